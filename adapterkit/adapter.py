@@ -1,0 +1,88 @@
+"""An adapter as a value: its method, configuration, tensors and manifest."""
+
+from __future__ import annotations
+
+import functools
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from .artifact.loader import read_artifact
+from .artifact.manifest import Manifest, content_digest
+from .artifact.writer import write_artifact
+from .config import to_dict
+from .registry import Registry, default_registry
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+__all__ = ["Adapter"]
+
+
+def _frozen_cpu(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return MappingProxyType({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)})
+
+
+@attrs.frozen(eq=False, slots=False, repr=False)
+class Adapter:
+    """An adapter, apart from any base. Two adapters with the same digest are the same adapter.
+
+    Attributes:
+        method: The name of the method that made it.
+        config: The method's configuration, resolved: it says which sites the adapter acts on.
+        tensors: What was trained, on the CPU, by ``"<site>.<name in the layer>"``.
+        manifest: Where it comes from, and how it scored.
+    """
+
+    method: str
+    config: Any
+    tensors: Mapping[str, Tensor] = attrs.field(converter=_frozen_cpu)
+    manifest: Manifest = attrs.field(factory=Manifest)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The sha256 of its content: method, configuration, base fingerprint and tensors."""
+        return content_digest(self.method, to_dict(self.config), self.manifest.base.fingerprint, self.tensors)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were trained."""
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    def save(self, folder: str | os.PathLike[str], *, registry: Registry | None = None) -> Path:
+        """Write it as PEFT does, with a manifest and a card beside; the same adapter always gives the same bytes.
+
+        An existing folder is replaced only if it holds an adapter, and only once the new one is complete.
+
+        Raises:
+            ArtifactError: The folder holds something else, or cannot be written.
+        """
+        method = (registry or default_registry()).method(self.method)
+        return write_artifact(
+            folder, method=method, config=self.config, tensors=self.tensors, manifest=self.manifest, digest=self.digest
+        )
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], *, registry: Registry | None = None) -> Adapter:
+        """Read a folder that adapterkit or PEFT wrote; needs no base.
+
+        Everything that can be checked without a base is; a base checks the rest when it takes the adapter.
+
+        Raises:
+            ArtifactError: The folder is refused.
+        """
+        return cls(*read_artifact(folder, registry or default_registry()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Adapter) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"<Adapter {self.method} {self.digest[:12]}: {self.parameters:,} parameters>"

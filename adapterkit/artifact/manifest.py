@@ -1,0 +1,70 @@
+"""The manifest: what an adapter is, where it comes from and what proves it; ``adapterkit.json`` on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+from adapterkit.config import canonical_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+__all__ = ["SCHEMA", "BaseReference", "Manifest", "content_digest", "tensors_digest"]
+
+SCHEMA = 1
+
+
+@attrs.frozen(kw_only=True)
+class BaseReference:
+    """Which base an adapter was made for.
+
+    Attributes:
+        name: What the user called it: a folder, a Hub id, or a class name for a model object.
+        revision: The Hub commit, where there is one.
+        fingerprint: What :func:`adapterkit.fingerprint.fingerprint` says of the base; empty when it is not known.
+    """
+
+    name: str = ""
+    revision: str = ""
+    fingerprint: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Manifest:
+    """What is known of an adapter beside its tensors. Nothing in it depends on when or where it is saved.
+
+    Attributes:
+        base: The base that it was made for.
+        plugin: The distribution and version that provide its method, such as ``"adapterkit 0.1.0"``.
+        training: The options, the data's digest and the outcome of the run; empty for an adapter from elsewhere.
+        evaluation: Scores by name, the bare base's under ``"base"``.
+        versions: The libraries that it was made with.
+    """
+
+    base: BaseReference = attrs.field(factory=BaseReference)
+    plugin: str = ""
+    training: dict[str, Any] = attrs.field(factory=dict)
+    evaluation: dict[str, Any] = attrs.field(factory=dict)
+    versions: dict[str, str] = attrs.field(factory=dict)
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """The sha256 of names, types, shapes and bytes, in the order of the names."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def content_digest(method: str, config: dict[str, Any], base: str, tensors: Mapping[str, Tensor]) -> str:
+    """An adapter's identity: the sha256 of its method, configuration, base fingerprint and tensors."""
+    content = {"base": base, "config": config, "method": method, "tensors": tensors_digest(tensors)}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()

@@ -1,0 +1,56 @@
+"""Reads which plugins are installed, from metadata alone."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from .hooks import GROUP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Found", "find"]
+
+
+@attrs.frozen
+class Found:
+    """An entry point of the group ``adapterkit``.
+
+    Attributes:
+        name: The entry point's name: the first thing that the plugin provides.
+        module: What is imported.
+        distribution: The distribution that declares it.
+        version: That distribution's version.
+        load: Imports the module.
+        problem: What metadata alone shows to be wrong; empty when nothing is.
+    """
+
+    name: str
+    module: str
+    distribution: str
+    version: str
+    load: Callable[[], Any] = attrs.field(repr=False)
+    problem: str = ""
+
+
+def find() -> tuple[Found, ...]:
+    """Every installed plugin, once each; imports none of them."""
+    seen: dict[tuple[str, str, str], Found] = {}
+    for entry in metadata.entry_points(group=GROUP):
+        distribution = entry.dist.name if entry.dist else "-"
+        version = entry.dist.version if entry.dist else "-"
+        one = Found(entry.name, entry.value, distribution, version, entry.load, _problem(entry.value))
+        seen.setdefault((entry.name, entry.value, distribution), one)
+    return tuple(seen.values())
+
+
+def _problem(value: str) -> str:
+    top = value.partition(":")[0].partition(".")[0]
+    if importlib.util.find_spec(top) is None:
+        return f"module {top!r} is not installed; reinstall the distribution"
+    return ""

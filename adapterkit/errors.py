@@ -1,0 +1,112 @@
+"""Every error that adapterkit raises on purpose.
+
+Each says what happened, the value seen and what would have worked, and is also the builtin that a caller would expect::
+
+    AdapterkitError
+    ├── ConfigError           (ValueError)      options that do not fit; all problems together
+    ├── UnknownNameError      (LookupError)     no plugin, adapter or site of that name
+    │   └── TargetError                         target modules that match nothing in this base
+    ├── PluginError           (RuntimeError)
+    │   ├── PluginClashError                    two plugins provide the same name
+    │   └── BrokenPluginError (ImportError)     a plugin that is installed but cannot be loaded
+    ├── BaseLoadError         (OSError)         a base model that cannot be loaded
+    ├── DataError             (ValueError)      rows that cannot be used
+    ├── ArtifactError         (ValueError)      an adapter folder that is refused
+    │   └── BaseMismatchError                   made for another base
+    ├── SelectionError        (ValueError)      adapters that cannot act as asked
+    └── TrainingError         (RuntimeError)    a run that cannot go on
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "AdapterkitError",
+    "ArtifactError",
+    "BaseLoadError",
+    "BaseMismatchError",
+    "BrokenPluginError",
+    "ConfigError",
+    "DataError",
+    "PluginClashError",
+    "PluginError",
+    "SelectionError",
+    "TargetError",
+    "TrainingError",
+    "UnknownNameError",
+    "suggest",
+]
+
+
+class AdapterkitError(Exception):
+    """The root: catch it to catch everything that adapterkit raises on purpose."""
+
+
+class ConfigError(AdapterkitError, ValueError):
+    """Options that do not fit; ``problems`` has one line for each."""
+
+    def __init__(self, what: str, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        listed = "".join(f"\n  - {problem}" for problem in self.problems)
+        super().__init__(f"{what}:{listed}")
+
+
+class UnknownNameError(AdapterkitError, LookupError):
+    """A name that nothing answers to."""
+
+    def __init__(self, kind: str, name: str, available: Iterable[str], hint: str = "") -> None:
+        known = sorted(available)
+        listed = ", ".join(known) if known else "none"
+        tail = f" {hint}" if hint else ""
+        super().__init__(f"no {kind} {name!r}{suggest(name, known)}. Available: {listed}.{tail}")
+
+
+class TargetError(UnknownNameError):
+    """Target modules that match nothing in this base."""
+
+
+class PluginError(AdapterkitError, RuntimeError):
+    """A plugin that does not keep its side of the contract."""
+
+
+class PluginClashError(PluginError):
+    """Two plugins provide the same name."""
+
+
+class BrokenPluginError(PluginError, ImportError):
+    """A plugin that is installed but cannot be loaded."""
+
+
+class BaseLoadError(AdapterkitError, OSError):
+    """A base model that cannot be loaded."""
+
+
+class DataError(AdapterkitError, ValueError):
+    """Rows that cannot be used."""
+
+
+class ArtifactError(AdapterkitError, ValueError):
+    """An adapter folder that is refused; nothing of it was kept."""
+
+
+class BaseMismatchError(ArtifactError):
+    """An adapter that was made for another base."""
+
+
+class SelectionError(AdapterkitError, ValueError):
+    """Adapters that cannot act as asked."""
+
+
+class TrainingError(AdapterkitError, RuntimeError):
+    """A run that cannot go on."""
+
+
+def suggest(name: str, available: Iterable[str]) -> str:
+    """``"; did you mean 'lora'?"`` when something close exists, else nothing."""
+    close = get_close_matches(name, list(available), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,215 @@
+"""Every hook that a plugin may implement.
+
+A plugin is a module (or any object) whose functions are marked with :data:`hookimpl`. It is found through the entry-point
+group ``adapterkit``, or given as a file. There are three families, never mixed:
+
+* **providers** return records: what the plugin adds;
+* **operations** are asked of the one method that owns them, and may be wrapped by others (``hookimpl(wrapper=True)``);
+* **events** tell every listener what happened; an exception in a listener is logged and the run goes on.
+
+An implementation may take fewer arguments than its specification, and gives none of them a default.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from torch import nn
+
+    from .adapter import Adapter
+    from .contracts import DataFormat, Method, Metric, Objective, Run
+    from .effects import Effects
+    from .sites import Site
+
+__all__ = ["EVENTS", "GROUP", "OPERATION_HOOKS", "PROVIDERS", "hookimpl", "hookspec"]
+
+GROUP = "adapterkit"
+PROVIDERS = ("adapterkit_methods", "adapterkit_objectives", "adapterkit_formats", "adapterkit_metrics")
+OPERATION_HOOKS = ("adapterkit_configure", "adapterkit_build", "adapterkit_lower")
+EVENTS = ("adapterkit_train_started", "adapterkit_train_logged", "adapterkit_train_finished", "adapterkit_adapter_loaded")
+
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Providers: what a plugin adds
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@hookspec
+def adapterkit_methods() -> Iterable[Method]:  # type: ignore[empty-body]
+    """Methods that the plugin adds.
+
+    Called once, when a method is first looked for. Return or yield :class:`~adapterkit.Method` records; a name that
+    another plugin provides too is an error when somebody asks for it.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_methods():
+            yield LayerMethod("ia3", IA3Config, IA3Layer)
+    """
+
+
+@hookspec
+def adapterkit_objectives() -> Iterable[Objective]:  # type: ignore[empty-body]
+    """Objectives that the plugin adds: what a run minimises.
+
+    Called once, when an objective is first looked for. Return or yield :class:`~adapterkit.Objective` records.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_objectives():
+            yield Objective(name="sft", loss=completion_loss)
+    """
+
+
+@hookspec
+def adapterkit_formats() -> Iterable[DataFormat]:  # type: ignore[empty-body]
+    """Data formats that the plugin adds: shapes that rows may have.
+
+    Called once, when data is first read. Return or yield :class:`~adapterkit.DataFormat` records.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_formats():
+            yield DataFormat(name="pairs", fields=("q", "a"), matches=lambda row: "q" in row, convert=pair)
+    """
+
+
+@hookspec
+def adapterkit_metrics() -> Iterable[Metric]:  # type: ignore[empty-body]
+    """Metrics that the plugin adds: scores of generated answers.
+
+    Called once, when something is first evaluated. Return or yield :class:`~adapterkit.Metric` records.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_metrics():
+            yield Metric(name="length", compute=lambda texts, expected: {"length": mean(map(len, texts))})
+    """
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Operations: asked of the method that owns them. Authors override the methods of the class; wrappers implement the hook.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def adapterkit_configure(method: Method, config: Any, sites: Sequence[Site]) -> Any:
+    """Decide everything in a configuration that depends on the base.
+
+    Called before an adapter is built, with the configuration as the user gave it and every site of the base. Return the
+    configuration to use; it is what the adapter keeps.
+
+    Example::
+
+        @hookimpl(wrapper=True)
+        def adapterkit_configure(method, config, sites):
+            config = yield
+            print(method.name, config)
+            return config
+    """
+
+
+@hookspec(firstresult=True)
+def adapterkit_build(method: Method, config: Any, sites: Sequence[Site]) -> Mapping[str, nn.Module]:  # type: ignore[empty-body]
+    """Make the layers of an adapter.
+
+    Called when a training run starts, under the run's seed, and when an adapter is loaded, on the meta device, to learn
+    which tensors it must hold. ``config`` is a resolved configuration. Return a fresh module for each site, by its name.
+
+    Example::
+
+        @hookimpl(wrapper=True)
+        def adapterkit_build(method, config, sites):
+            layers = yield
+            return {name: watch(layer) for name, layer in layers.items()}
+    """
+
+
+@hookspec(firstresult=True)
+def adapterkit_lower(method: Method, layers: Mapping[str, nn.Module]) -> Effects | None:
+    """Say what trained layers do, as effects.
+
+    Called once for each adapter that becomes resident. ``layers`` hold its tensors. Return effects by site name, or None
+    when they cannot be said as effects: the layers then act themselves.
+
+    Example::
+
+        @hookimpl(wrapper=True)
+        def adapterkit_lower(method, layers):
+            effects = yield
+            return effects
+    """
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Events: every listener is told; none can stop the run
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@hookspec
+def adapterkit_train_started(run: Run) -> None:
+    """A training run is about to take its first step.
+
+    ``run`` says the method, its configuration, the options and the number of steps. The return value is ignored.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_train_started(run):
+            print(f"{run.method}: {run.steps} steps")
+    """
+
+
+@hookspec
+def adapterkit_train_logged(run: Run, record: Mapping[str, Any]) -> None:
+    """A training run logged a record.
+
+    Called every ``logging_steps`` steps and after each evaluation. ``record`` holds ``step`` and, as far as they are
+    known, ``loss``, ``learning_rate``, ``grad_norm``, ``tokens_per_second``, ``eval_loss``. The return value is ignored.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_train_logged(run, record):
+            writer.add_scalar("loss", record["loss"], record["step"])
+    """
+
+
+@hookspec
+def adapterkit_train_finished(run: Run, adapter: Adapter) -> None:
+    """A training run has ended, and ``adapter`` is what it made.
+
+    Called once, before ``train`` returns; not called when the run failed. The return value is ignored.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_train_finished(run, adapter):
+            print(adapter.digest)
+    """
+
+
+@hookspec
+def adapterkit_adapter_loaded(adapter: Adapter) -> None:
+    """An adapter has become resident on a base.
+
+    Called after every check, when it can be selected. The return value is ignored.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_adapter_loaded(adapter):
+            print(f"{adapter.method} adapter {adapter.digest[:12]} is ready")
+    """

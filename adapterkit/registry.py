@@ -1,0 +1,340 @@
+"""Finds plugins, loads them when they are needed, and asks them.
+
+Listing reads metadata only. A plugin is imported when something that it may provide is first looked for: the entry point of
+that name first, all others on a miss. A plugin that cannot be loaded stays listed with the reason; it never stops another.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import os
+import sys
+from collections import defaultdict
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import attrs
+import pluggy
+
+from . import hooks
+from .contracts import DataFormat, Method, Metric, Objective, TrainOptions
+from .contracts.method import OPERATIONS
+from .discovery import Found, find
+from .errors import BrokenPluginError, PluginClashError, UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["PluginInfo", "Registry", "default_registry"]
+
+logger = logging.getLogger("adapterkit")
+RecordT = TypeVar("RecordT", Method, Objective, DataFormat, Metric)
+
+KINDS: dict[type, str] = {
+    Method: "adapterkit_methods",
+    Objective: "adapterkit_objectives",
+    DataFormat: "adapterkit_formats",
+    Metric: "adapterkit_metrics",
+}
+NAMES: dict[type, str] = {Method: "method", Objective: "objective", DataFormat: "data format", Metric: "metric"}
+
+
+@attrs.frozen
+class PluginInfo:
+    """One line of ``adapterkit plugins``.
+
+    Attributes:
+        name: The entry point's name, or the file's.
+        distribution: The distribution that brings it, or ``"-"`` for a file or an object.
+        version: The distribution's version.
+        module: What is imported.
+        state: ``"available"``, ``"loaded"``, ``"disabled"``, ``"clash"`` or ``"broken"``.
+        reason: Why it is not usable, and what to do.
+        provides: What it was seen to provide, once loaded.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    module: str
+    state: str
+    reason: str = ""
+    provides: tuple[str, ...] = ()
+
+
+class _PluginManager(pluggy.PluginManager):
+    """Takes the operations of a :class:`Method` for hook implementations, with no marks on them."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        if not isinstance(plugin, Method):
+            return super().parse_hookimpl_opts(plugin, name)
+        if name not in OPERATIONS:
+            return None
+        marked: dict[str, Any] = {
+            "wrapper": False,
+            "hookwrapper": False,
+            "optionalhook": False,
+            "tryfirst": False,
+            "trylast": False,
+            "specname": f"adapterkit_{name}",
+        }
+        return cast("pluggy.HookimplOpts", marked)
+
+
+class Registry:
+    """The plugins of one process and what they provide.
+
+    Args:
+        found: What is installed; by default what the entry points of this environment say.
+        environ: Where ``ADAPTERKIT_PLUGINS`` (the only plugins allowed) and ``ADAPTERKIT_DISABLE`` (plugins left out) are
+            read: names of entry points or of distributions, with commas between. ``ADAPTERKIT_STRICT=1`` raises on a
+            plugin that cannot be loaded instead of leaving it out.
+    """
+
+    def __init__(self, found: Iterable[Found] | None = None, environ: Mapping[str, str] | None = None) -> None:
+        environ = os.environ if environ is None else environ
+        self._strict = environ.get("ADAPTERKIT_STRICT", "") not in ("", "0")
+        self._infos: dict[tuple[str, str], PluginInfo] = {}
+        self._found: dict[tuple[str, str], Found] = {}
+        self._records: dict[type, dict[str, list[tuple[Any, PluginInfo]]]] = defaultdict(lambda: defaultdict(list))
+        self._manager = _PluginManager(hooks.GROUP)
+        self._manager.add_hookspecs(hooks)
+        self._callers: dict[tuple[str, str], Any] = {}
+        self._list(find() if found is None else found, environ)
+
+    # -- listing ------------------------------------------------------------------------------------------------------
+
+    def plugins(self) -> tuple[PluginInfo, ...]:
+        """Every plugin that is installed or was added, usable or not, by name; imports nothing."""
+        return tuple(sorted(self._infos.values(), key=lambda info: (info.name, info.distribution)))
+
+    def _list(self, found: Iterable[Found], environ: Mapping[str, str]) -> None:
+        allowed, disabled = _names(environ.get("ADAPTERKIT_PLUGINS")), _names(environ.get("ADAPTERKIT_DISABLE"))
+        by_name: dict[str, list[Found]] = defaultdict(list)
+        for one in found:
+            state, reason = "available", one.problem
+            mine = {one.name, one.distribution}
+            if disabled & mine:
+                state, reason = "disabled", f"named in ADAPTERKIT_DISABLE={environ['ADAPTERKIT_DISABLE']}"
+            elif allowed and not allowed & mine:
+                state, reason = "disabled", f"not named in ADAPTERKIT_PLUGINS={environ['ADAPTERKIT_PLUGINS']}"
+            elif reason:
+                state = "broken"
+            key = (one.name, one.distribution)
+            self._found[key] = one
+            self._infos[key] = PluginInfo(one.name, one.distribution, one.version, one.module, state, reason)
+            if state == "available":
+                by_name[one.name].append(one)
+        for name, rivals in by_name.items():
+            if len(rivals) > 1:
+                reason = _clash(f"plugin {name!r}", [rival.distribution for rival in rivals])
+                for rival in rivals:
+                    self._set((name, rival.distribution), state="clash", reason=reason)
+
+    def _set(self, key: tuple[str, str], **changes: Any) -> PluginInfo:
+        self._infos[key] = attrs.evolve(self._infos[key], **changes)
+        return self._infos[key]
+
+    # -- loading ------------------------------------------------------------------------------------------------------
+
+    def add(self, plugin: str | os.PathLike[str] | ModuleType | object) -> PluginInfo:
+        """Add a plugin that is not installed: a Python file, a module or an object with marked functions.
+
+        Raises:
+            BrokenPluginError: It cannot be imported, or does not keep the contract.
+        """
+        if isinstance(plugin, (str, os.PathLike)):
+            path = Path(plugin)
+            name, module = path.stem, str(path)
+            plugin = _import_file(path)
+        else:
+            name = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__name__
+            module = name
+        key = (name, "-")
+        if key in self._infos:
+            raise PluginClashError(f"a plugin named {name!r} was added before; give this one another name")
+        self._infos[key] = PluginInfo(name, "-", "-", module, "available")
+        try:
+            return self._register(key, plugin)
+        except Exception as error:
+            del self._infos[key]
+            raise BrokenPluginError(f"plugin {module!r} cannot be used: {_reason(error)}") from error
+
+    def load(self, name: str) -> tuple[PluginInfo, ...]:
+        """Load the plugins whose entry point is called ``name``; what cannot be loaded is listed as broken."""
+        return tuple(self._load(key) for key in list(self._infos) if key[0] == name)
+
+    def load_all(self) -> None:
+        """Load every plugin that may be loaded."""
+        for key in list(self._infos):
+            self._load(key)
+
+    def _load(self, key: tuple[str, str]) -> PluginInfo:
+        info = self._infos[key]
+        if info.state != "available":
+            return info
+        try:
+            return self._register(key, self._found[key].load())
+        except Exception as error:
+            if self._strict:
+                raise BrokenPluginError(f"plugin {info.name!r} ({info.module}) cannot be used: {_reason(error)}") from error
+            return self._set(key, state="broken", reason=_reason(error))
+
+    def _register(self, key: tuple[str, str], plugin: object) -> PluginInfo:
+        """Register ``plugin`` and take its records, all or nothing."""
+        self._manager.register(plugin, name=f"{key[0]} ({key[1]})")
+        try:
+            self._manager.check_pending()
+            records = self._ask(plugin)
+        except BaseException:
+            self._manager.unregister(plugin)
+            raise
+        provides = tuple(f"{NAMES[kind]} {record.name}" for kind, record in records)
+        info = self._set(key, state="loaded", reason="", provides=provides)
+        for kind, record in records:
+            self._records[kind][record.name].append((record, info))
+            if isinstance(record, Method):
+                self._manager.register(record, name=f"method:{record.name} ({key[0]}, {key[1]})")
+        self._callers.clear()
+        return info
+
+    def _ask(self, plugin: object) -> list[tuple[type, Any]]:
+        """The records of one plugin, checked."""
+        others = {p for p in self._manager.get_plugins() if p is not plugin}
+        records = []
+        for kind, hook in KINDS.items():
+            for answer in self._manager.subset_hook_caller(hook, others)():
+                for record in answer:
+                    _check(record, kind, hook)
+                    records.append((kind, record))
+        return records
+
+    # -- looking up ---------------------------------------------------------------------------------------------------
+
+    def method(self, name: str) -> Method:
+        """The method called ``name``.
+
+        Raises:
+            UnknownNameError: No plugin provides it; broken plugins are named.
+            PluginClashError: Two plugins provide it.
+        """
+        return self._one(Method, name)
+
+    def objective(self, name: str) -> Objective:
+        """The objective called ``name``; raises as :meth:`method` does."""
+        return self._one(Objective, name)
+
+    def methods(self) -> tuple[Method, ...]:
+        """Every method, by name; loads all plugins."""
+        return self._all(Method)
+
+    def formats(self) -> tuple[DataFormat, ...]:
+        """Every data format, in the order in which they are asked; loads all plugins."""
+        return tuple(sorted(self._all(DataFormat), key=lambda one: (one.priority, one.name)))
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Every metric, by name; loads all plugins."""
+        return self._all(Metric)
+
+    def _one(self, kind: type[RecordT], name: str) -> RecordT:
+        if name not in self._records[kind]:
+            self.load(name)
+        if name not in self._records[kind]:
+            self.load_all()
+        if name not in self._records[kind]:
+            raise UnknownNameError(NAMES[kind], name, self._records[kind], self._explain_missing(name))
+        return self._unique(kind, name)
+
+    def _all(self, kind: type[RecordT]) -> tuple[RecordT, ...]:
+        self.load_all()
+        return tuple(self._unique(kind, name) for name in sorted(self._records[kind]))
+
+    def _unique(self, kind: type[RecordT], name: str) -> RecordT:
+        rivals = self._records[kind][name]
+        if len(rivals) > 1:
+            raise PluginClashError(_clash(f"{NAMES[kind]} {name!r}", [f"{i.name} ({i.distribution})" for _, i in rivals]))
+        return cast("RecordT", rivals[0][0])
+
+    def _explain_missing(self, name: str) -> str:
+        own = [info for info in self.plugins() if info.name == name and info.reason]
+        if own:
+            return f"({own[0].distribution} provides {name!r} but is {own[0].state}: {own[0].reason})"
+        broken = [info.name for info in self.plugins() if info.state == "broken"]
+        return f"(installed but broken: {', '.join(broken)}; see `adapterkit plugins --why NAME`)" if broken else ""
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    def call(self, operation: str, method: Method, **arguments: Any) -> Any:
+        """Ask ``method`` alone for an operation (``"configure"``, ``"build"``, ``"lower"``), wrapped by whoever wraps it."""
+        key = (operation, method.name)
+        if key not in self._callers:
+            others = {p for p in self._manager.get_plugins() if isinstance(p, Method) and p is not method}
+            self._callers[key] = self._manager.subset_hook_caller(f"adapterkit_{operation}", others)
+        return self._callers[key](method=method, **arguments)
+
+    def notify(self, event: str, **arguments: Any) -> None:
+        """Tell every listener; one that fails is logged with its plugin's name, and the rest are told all the same."""
+        self.load_all()
+        for implementation in getattr(self._manager.hook, event).get_hookimpls():
+            try:
+                implementation.function(**{name: arguments[name] for name in implementation.argnames})
+            except Exception:
+                logger.exception("plugin %s failed in %s; the run goes on", implementation.plugin_name, event)
+
+
+@functools.cache
+def default_registry() -> Registry:
+    """The registry of this process, made when it is first needed."""
+    return Registry()
+
+
+def _names(value: str | None) -> set[str]:
+    return {part.strip() for part in (value or "").split(",") if part.strip()}
+
+
+def _clash(what: str, owners: Iterable[str]) -> str:
+    return f"{what} is provided by {' and by '.join(sorted(owners))}; pick one with ADAPTERKIT_DISABLE=<the other>"
+
+
+def _reason(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}"
+    missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+    return f"{text}; try `pip install {missing.split('.')[0]}`" if missing else text
+
+
+def _check(record: object, kind: type, hook: str) -> None:
+    """Refuse a record that would fail later and further from its author."""
+    if not isinstance(record, kind):
+        raise TypeError(f"{hook} must yield {kind.__name__} records, and yielded {record!r}")
+    if not isinstance(record, Method):
+        return
+    if not attrs.has(record.config) or not attrs.inspect(record.config).is_frozen:
+        raise TypeError(f"the config of method {record.name!r} must be a frozen attrs class, not {record.config!r}")
+    mine = {field.name for field in attrs.fields(record.config)}
+    training = {field.name for field in attrs.fields(TrainOptions)}
+    if mine & training:
+        raise ValueError(f"options {sorted(mine & training)} of method {record.name!r} are training options' names")
+    if set(record.defaults) - training:
+        raise ValueError(f"defaults {sorted(set(record.defaults) - training)} of method {record.name!r} are not training options")
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise BrokenPluginError(f"no plugin file {str(path)!r}")
+    name = f"adapterkit_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise BrokenPluginError(f"{str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, Exception):
+            raise BrokenPluginError(f"plugin {str(path)!r} cannot be imported: {_reason(error)}") from error
+        raise
+    return module

@@ -1,0 +1,157 @@
+"""Sites: the places of a base that an adapter may act on, and how target modules choose among them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import regex
+from torch import nn
+
+from .errors import ConfigError, TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from torch import Tensor
+
+__all__ = ["ALL_LINEAR", "Site", "find_sites", "match", "pattern_value", "shorten", "targeted"]
+
+ALL_LINEAR = "all-linear"
+PATTERN_SECONDS = 1.0
+"""How long one regular expression may take on one name: patterns come from files of strangers."""
+
+
+@attrs.frozen(eq=False)
+class Site:
+    """A layer that an adapter may act on.
+
+    Attributes:
+        name: The module's path in the model, such as ``"model.layers.0.self_attn.q_proj"``.
+        kind: ``"linear"``, ``"conv1d"`` (GPT-2's layer, whose weight is stored transposed) or ``"embedding"``.
+        in_features: Size of the input; the number of tokens for an embedding.
+        out_features: Size of the output.
+        is_head: Whether it turns hidden states into logits.
+        module: The layer itself; it is never changed.
+    """
+
+    name: str
+    kind: str
+    in_features: int
+    out_features: int
+    is_head: bool = False
+    module: nn.Module = attrs.field(repr=False, kw_only=True)
+
+    @property
+    def weight(self) -> Tensor:
+        """The base's weight as ``(out_features, in_features)``, a view where it is stored otherwise."""
+        weight: Tensor = self.module.weight  # type: ignore[assignment]
+        return weight if self.kind == "linear" else weight.T
+
+
+def find_sites(model: nn.Module) -> tuple[Site, ...]:
+    """Every site of a transformers model, in the model's own order.
+
+    A linear layer is any ``nn.Linear``, bitsandbytes' 4-bit and 8-bit layers included, and GPT-2's ``Conv1D``.
+    """
+    head = _output_embeddings(model)
+    found = (_site(name, module, is_head=module is head) for name, module in model.named_modules())
+    return tuple(site for site in found if site is not None)
+
+
+def _output_embeddings(model: nn.Module) -> nn.Module | None:
+    get = getattr(model, "get_output_embeddings", None)
+    head: nn.Module | None = get() if callable(get) else None
+    return head
+
+
+def _site(name: str, module: nn.Module, *, is_head: bool) -> Site | None:
+    if isinstance(module, nn.Linear):
+        return Site(name, "linear", module.in_features, module.out_features, is_head, module=module)
+    if isinstance(module, nn.Embedding):
+        return Site(name, "embedding", module.num_embeddings, module.embedding_dim, module=module)
+    if type(module).__name__ == "Conv1D" and isinstance(getattr(module, "weight", None), nn.Parameter):
+        in_features, out_features = module.weight.shape  # type: ignore[union-attr, misc]
+        return Site(name, "conv1d", in_features, out_features, is_head, module=module)
+    return None
+
+
+def targeted(config: Any, sites: Sequence[Site]) -> tuple[Site, ...]:
+    """The sites that a configuration's ``target_modules`` (and ``exclude_modules``, where it has them) choose.
+
+    Raises:
+        TargetError: One of the names chooses nothing; the message names what exists.
+    """
+    chosen = match(config.target_modules, sites)
+    excluded = getattr(config, "exclude_modules", None)
+    if excluded:
+        without = {site.name for site in match(excluded, sites)}
+        chosen = tuple(site for site in chosen if site.name not in without)
+    if not chosen:
+        raise TargetError("target module", str(config.target_modules), _last_names(sites))
+    return chosen
+
+
+def match(targets: str | Sequence[str], sites: Sequence[Site]) -> tuple[Site, ...]:
+    """The sites that ``targets`` mean, in the model's order.
+
+    Args:
+        targets: ``"all-linear"`` (every linear layer but the head); a regular expression that must fit a whole name; or
+            names, each a site's whole name or the end of it behind a dot, as PEFT matches them.
+        sites: Every site of the base.
+
+    Raises:
+        TargetError: A name that no site has.
+        ConfigError: A pattern that is not a regular expression, or that takes too long.
+    """
+    if targets == ALL_LINEAR:
+        return tuple(site for site in sites if site.kind != "embedding" and not site.is_head)
+    if isinstance(targets, str):
+        chosen = tuple(site for site in sites if _fits(targets, site.name))
+        if not chosen and regex.escape(targets) == targets:
+            return match((targets,), sites)  # one plain name, written without brackets
+        if not chosen:
+            raise TargetError("target module", targets, _last_names(sites))
+        return chosen
+    for target in targets:
+        if not any(_ends(site.name, target) for site in sites):
+            raise TargetError("target module", target, _last_names(sites))
+    return tuple(site for site in sites if any(_ends(site.name, target) for target in targets))
+
+
+def shorten(chosen: Sequence[Site], sites: Sequence[Site]) -> tuple[str, ...]:
+    """The shortest sorted list of names that :func:`match` takes for exactly ``chosen``: last names where they suffice."""
+    wanted = {site.name for site in chosen}
+    every, mine = Counter(_last(site.name) for site in sites), Counter(_last(site.name) for site in chosen)
+    names = {_last(site.name) if every[_last(site.name)] == mine[_last(site.name)] else site.name for site in chosen}
+    if {site.name for site in match(tuple(names), sites)} != wanted:
+        return tuple(sorted(wanted))
+    return tuple(sorted(names))
+
+
+def pattern_value(patterns: dict[str, Any], name: str, default: Any) -> Any:
+    """The value of the first pattern that a site's name ends with, as PEFT reads ``rank_pattern`` and ``alpha_pattern``."""
+    for pattern, value in patterns.items():
+        if _fits(rf"(?:.*\.)?(?:{pattern})", name):
+            return value
+    return default
+
+
+def _fits(pattern: str, name: str) -> bool:
+    try:
+        return regex.fullmatch(pattern, name, timeout=PATTERN_SECONDS) is not None
+    except (regex.error, TimeoutError) as error:
+        raise ConfigError("target modules do not fit", [f"pattern {pattern[:200]!r}: {error or 'takes too long'}"]) from None
+
+
+def _ends(name: str, target: str) -> bool:
+    return name == target or name.endswith("." + target)
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _last_names(sites: Iterable[Site]) -> set[str]:
+    return {_last(site.name) for site in sites} | {ALL_LINEAR}
