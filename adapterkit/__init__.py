@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .adapter import Adapter
     from .base import Base
+    from .config import build_config
     from .contracts import (
         Conversation,
         DataFormat,
-        LayerMethod,
+        Example,
+        Forward,
         Loss,
         Message,
         Method,
@@ -41,12 +43,15 @@ if TYPE_CHECKING:
         UnknownNameError,
     )
     from .hooks import hookimpl
+    from .methods import LayerMethod
     from .registry import Registry
-    from .sites import Site
+    from .sites import Site, pattern_value
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "build_config": "config",
+    "pattern_value": "sites",
     "Adapter": "adapter",
     "AdapterkitError": "errors",
     "ArtifactError": "errors",
@@ -58,7 +63,9 @@ _HOMES = {
     "Conversation": "contracts",
     "DataError": "errors",
     "DataFormat": "contracts",
-    "LayerMethod": "contracts",
+    "LayerMethod": "methods",
+    "Example": "contracts",
+    "Forward": "contracts",
     "Loss": "contracts",
     "LowRank": "effects",
     "Message": "contracts",
@@ -91,6 +98,8 @@ __all__ = [
     "Conversation",
     "DataError",
     "DataFormat",
+    "Example",
+    "Forward",
     "LayerMethod",
     "Loss",
     "LowRank",
@@ -110,7 +119,9 @@ __all__ = [
     "TrainingError",
     "UnknownNameError",
     "__version__",
+    "build_config",
     "hookimpl",
+    "pattern_value",
 ]
 
 

@@ -10,7 +10,7 @@ import attrs
 
 from .errors import ConfigError, suggest
 
-__all__ = ["build", "canonical_json", "from_dict", "option_names", "to_dict"]
+__all__ = ["build_config", "canonical_json", "from_dict", "option_names", "to_dict"]
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ def option_names(cls: type) -> tuple[str, ...]:
     return tuple(field.name for field in attrs.fields(cls))
 
 
-def build(cls: type[T], options: dict[str, Any], *, what: str) -> T:
+def build_config(cls: type[T], options: dict[str, Any], *, what: str) -> T:
     """Make a ``cls`` of ``options``, or say everything that is wrong with them at once.
 
     Args:
@@ -60,8 +60,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: dict[str, Any], *, what: str) -> T:
-    """The inverse of :func:`to_dict`, with the checks of :func:`build`."""
-    return build(cls, values, what=what)
+    """The inverse of :func:`to_dict`, with the checks of :func:`build_config`."""
+    return build_config(cls, values, what=what)
 
 
 def canonical_json(value: Any) -> str:

@@ -239,6 +239,11 @@ class Registry:
         """Every metric, by name; loads all plugins."""
         return self._all(Metric)
 
+    def provider(self, method: Method) -> str:
+        """The distribution and version that provide ``method``, such as ``"adapterkit 0.1.0"``."""
+        info = next(info for record, info in self._records[Method][method.name] if record is method)
+        return f"{info.distribution} {info.version}" if info.distribution != "-" else info.module
+
     def _one(self, kind: type[RecordT], name: str) -> RecordT:
         if name not in self._records[kind]:
             self.load(name)

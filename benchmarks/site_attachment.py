@@ -50,11 +50,18 @@ LOOKUP: dict[str, Callable[[type[Runtime], str], str]] = {
     "compile: plan as argument": site_lookups.check_argument,
     "two threads, eager": site_lookups.check_threads,
     "two threads, compiled": site_lookups.check_compiled_threads,
-    "two asyncio tasks": site_lookups.check_tasks,
+    **{
+        f"two asyncio tasks, {how}": functools.partial(site_lookups.check_tasks, how)
+        for how in ("eager", "compiled", "compiled, re-entered")
+    },
     **{
         f"recompute: {way}, backward {where}": functools.partial(site_lookups.check_recompute, way, where)
         for way in site_lookups.WAYS
         for where in ("inside", "outside", "swapped")
+    },
+    **{
+        f"recompute, compiled: {way}": functools.partial(site_lookups.check_compiled_recompute, way)
+        for way in ("plain, non-reentrant", "context_fn, non-reentrant", "own function, non-reentrant")
     },
 }
 
@@ -149,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = False
     chip = torch.cuda.get_device_name() if options.device == "cuda" else platform.machine()

@@ -27,8 +27,8 @@ def check_merged(kind: str, device: str) -> str:
         runtime.plan = random_plan(model, keys, 8, seed=2, device=device)
         for key, action in runtime.plan.actions.items():
             delta = (action.up.double() @ action.down.double()) * action.scale  # type: ignore[attr-defined]
-            weight = by_hand.get_submodule(key).weight
-            weight.add_(delta if weight.shape == delta.shape else delta.T)
+            module = by_hand.get_submodule(key)
+            module.weight.add_(delta if isinstance(module, nn.Linear) else delta.T)
         attach(kind, model, keys, runtime)
         for action in runtime.plan.actions.values():
             action.down, action.up = action.down.double(), action.up.double()  # type: ignore[attr-defined]

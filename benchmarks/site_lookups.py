@@ -100,14 +100,21 @@ def check_compiled_threads(kind: type[Runtime], device: str) -> str:
     return verdict(wrong == 0, "", f"{wrong} of {2 * RUNS} answers wrong")
 
 
-def check_tasks(kind: type[Runtime], device: str) -> str:
-    """Two asyncio tasks that await inside their `using`."""
+def check_tasks(how: str, kind: type[Runtime], device: str) -> str:
+    """Two asyncio tasks that await inside their `using`: eager, compiled, or compiled and made current again at the call."""
     model, runtime, plans, answers = prepared(kind, device)
+    torch._dynamo.reset()
+    run = functools.partial(logits, model)
+    if how != "eager":
+        run = torch.compile(run, backend="eager", fullgraph=True)
 
     async def task(index: int) -> int:
         with runtime.using(plans[index]):
             await asyncio.sleep(0.01)
-            return int(distance(logits(model, prompt(device)), answers[index]) > 1e-5)
+            if how != "compiled, re-entered":
+                return int(distance(run(prompt(device)), answers[index]) > 1e-5)
+            with runtime.using(runtime.current()):
+                return int(distance(run(prompt(device)), answers[index]) > 1e-5)
 
     async def both() -> int:
         return sum(await asyncio.gather(task(0), task(1)))
@@ -195,5 +202,24 @@ def check_recompute(way: str, where: str, kind: type[Runtime], device: str) -> s
         if where == "swapped":
             with runtime.using(other):
                 loss.backward()
+    result = compare_gradients([tensor.grad for tensor in plan.tensors()], want)
+    return verdict(result == "equal", "", result)
+
+
+def check_compiled_recompute(way: str, kind: type[Runtime], device: str) -> str:
+    """The same under torch.compile: forward inside the block, backward outside it."""
+    model, runtime, (plan, _), _ = prepared(kind, device)
+    for tensor in plan.tensors():
+        tensor.requires_grad_(True)
+    with runtime.using(plan):
+        want = gradients(model, plan, prompt(device))
+    for tensor in plan.tensors():
+        tensor.grad = None
+    WAYS[way](model, runtime)
+    torch._dynamo.reset()
+    run = torch.compile(lambda ids: model(ids, labels=ids, use_cache=False).loss, backend="aot_eager", fullgraph=True)
+    with runtime.using(plan):
+        loss = run(prompt(device))
+    loss.backward()
     result = compare_gradients([tensor.grad for tensor in plan.tensors()], want)
     return verdict(result == "equal", "", result)

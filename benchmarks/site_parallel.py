@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import tempfile
+import warnings
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from site_candidates import Plan, Runtime, all_sites, attach, distance, logits, random_plan, tiny_llama, verdict
+from site_candidates import CANDIDATES, Plan, Runtime, Undo, all_sites, attach, distance, logits, random_plan, tiny_llama, verdict
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 CASES = ("DDP", "FSDP2 before", "FSDP2 after", "FSDP2 of a site, before", "FSDP2 of a site, after")
@@ -36,7 +40,7 @@ class Adapted(nn.Module):
             return logits(self._base[0], ids).float().square().mean()
 
 
-def build(kind: str, case: str, device: str) -> tuple[Adapted, Any]:
+def build(kind: str, case: str, device: str) -> tuple[Adapted, Any, Undo]:
     """The adapted base, sharded before or after its sites were attached."""
     model, runtime = tiny_llama(device), Runtime()
     keys = all_sites(model)
@@ -53,40 +57,66 @@ def build(kind: str, case: str, device: str) -> tuple[Adapted, Any]:
 
     if "before" in case:
         split()
-    attach(kind, model, keys, runtime)
+    detach = attach(kind, model, keys, runtime)
     if "after" in case:
         shard = [model.lm_head] if "of a site" in case else shard
         split()
-    return Adapted(model, plan, runtime), model
+    return Adapted(model, plan, runtime), model, detach
 
 
-def work(rank: int, world: int, device: str, case: str, kind: str, rendezvous: str, results: Any) -> None:
-    """One process: its half of the batch; rank 0 reports the mean gradients and whether the base was sharded."""
+def measure(case: str, kind: str, device: str) -> dict[str, Any]:
+    """This process's half of the batch, and the gradients meaned over all processes."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    adapted, model, detach = build(kind, case, device)
+    module = DistributedDataParallel(adapted) if case == "DDP" else adapted
+    ids = batch(device)
+    module(ids[rank : rank + 1] if world > 1 else ids).backward()
+    grads = [tensor.grad for tensor in adapted.tensors]
+    for grad in grads:
+        if grad is None:
+            raise RuntimeError("an adapter tensor got no gradient")
+        if case != "DDP":
+            dist.all_reduce(grad)
+            grad /= world
+    sharded = sum(isinstance(parameter, DTensor) for parameter in model.parameters())
+    detach()
+    kept = "of a site" not in case or isinstance(model.lm_head, FSDPModule)
+    return {"grads": [grad.cpu() for grad in grads], "sharded": sharded, "kept": kept}
+
+
+def work(rank: int, world: int, device: str, folder: str) -> None:
+    """One process: every case for every candidate; rank 0 writes what it found after each."""
+    warnings.simplefilter("ignore")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(1)
+    backend = "nccl" if device == "cuda" else "gloo"
     if device == "cuda":
         torch.cuda.set_device(rank)
-    backend = "nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=world)
-    try:
-        adapted, model = build(kind, case, device)
-        module = DistributedDataParallel(adapted) if case == "DDP" else adapted
-        ids = batch(device)
-        module(ids[rank : rank + 1] if world > 1 else ids).backward()
-        for tensor in adapted.tensors:
-            if tensor.grad is None:
-                raise RuntimeError("an adapter tensor got no gradient")  # noqa: TRY301
-            if case != "DDP":
-                dist.all_reduce(tensor.grad)
-                tensor.grad /= world
-        sharded = sum(type(p).__name__ == "DTensor" or hasattr(p, "placements") for p in model.parameters())
-        if rank == 0:
-            results.put(("grads", [tensor.grad.cpu().numpy() for tensor in adapted.tensors], sharded))
-    except Exception as error:  # noqa: BLE001  what fails is the finding
-        if rank == 0:
-            results.put(("error", f"{type(error).__name__}: {str(error).splitlines()[0][:60]}", 0))
-    finally:
-        dist.destroy_process_group()
+    dist.init_process_group(backend, init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for case, kind in itertools.product(CASES, CANDIDATES):
+        try:
+            found[case, kind] = measure(case, kind, device)
+        except Exception as error:  # noqa: BLE001  what fails is the finding
+            found[case, kind] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:60]}"}
+        torch.save(found, f"{folder}/found{rank}")
+    dist.destroy_process_group()
+
+
+@functools.cache
+def results(device: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """What rank 0 found, of two processes on the CPU or one on the GPU; a case that hangs ends the run."""
+    world = 1 if device == "cuda" else 2
+    context = mp.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        processes = [context.Process(target=work, args=(rank, world, device, folder)) for rank in range(world)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(180)
+            process.kill()
+        found: dict[tuple[str, str], dict[str, Any]] = torch.load(f"{folder}/found0")
+    return found
 
 
 def batch(device: str) -> Tensor:
@@ -100,23 +130,9 @@ def check(case: str, kind: str, device: str) -> str:
     attach("hook", model, all_sites(model), runtime)
     adapted = Adapted(model, plan, runtime)
     adapted(batch(device)).backward()
-    world = 1 if device == "cuda" else 2
-    context = mp.get_context("spawn")
-    results = context.SimpleQueue()
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = (world, device, case, kind, f"{folder}/rendezvous", results)
-        processes = [context.Process(target=work, args=(rank, *arguments)) for rank in range(world)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(120)
-            if process.is_alive():
-                process.kill()
-                return "NO hangs"
-    if results.empty():
-        return "NO process died"
-    outcome, value, sharded = results.get()
-    if outcome == "error":
-        return f"NO {value}"
-    error = max(distance(torch.from_numpy(got), want.grad.cpu()) for got, want in zip(value, adapted.tensors, strict=True))
-    return verdict(error < 1e-4 and (case == "DDP" or sharded > 0), "" if case == "DDP" else f"{sharded} sharded", f"error {error:.0e}, {sharded} sharded")  # noqa: PLR2004
+    result = results(device).get((case, kind), {"error": "hangs"})
+    if "error" in result:
+        return f"NO {result['error']}"
+    error = max(distance(got, want.grad.cpu()) for got, want in zip(result["grads"], adapted.tensors, strict=True))
+    right = error < 1e-4 and (case == "DDP" or result["sharded"] > 0)
+    return verdict(right and result["kept"], "", f"error {error:.0e}" if not right else "acts, but detaching strips FSDP's class")

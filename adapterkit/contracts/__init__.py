@@ -1,15 +1,16 @@
 """What plugins provide and receive, as frozen records. Nothing here imports torch."""
 
 from .data import Conversation, DataFormat, Message, Record, Text
-from .method import LayerMethod, Method
-from .objective import Example, Loss, Metric, Objective
+from .method import Method
+from .objective import Encoder, Example, Forward, Loss, Metric, Objective
 from .training import Run, TrainOptions
 
 __all__ = [
     "Conversation",
     "DataFormat",
+    "Encoder",
     "Example",
-    "LayerMethod",
+    "Forward",
     "Loss",
     "Message",
     "Method",

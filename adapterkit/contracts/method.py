@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from adapterkit.effects import Effects
     from adapterkit.sites import Site
 
-__all__ = ["OPERATIONS", "LayerMethod", "Method"]
+__all__ = ["OPERATIONS", "Method"]
 
 OPERATIONS = ("configure", "build", "lower")
 
@@ -74,35 +74,3 @@ class Method:
             ValueError: The file asks for something that this method does not do.
         """
         raise ValueError(f"method {self.name!r} has no PEFT form")
-
-
-@attrs.frozen(eq=False)
-class LayerMethod(Method):
-    """A method that acts on layers: given a layer's input and output, it returns the new output.
-
-    ``layer(site, config)`` makes the module; its ``forward(x, y)`` takes the input ``x`` of shape ``(..., in_features)``
-    and the base's output ``y`` of shape ``(..., out_features)``, and returns what replaces ``y``, leaving both as they are.
-    An optional ``layer.lower()`` returns the same as a tuple of effects. The configuration names the layers in
-    ``target_modules``: ``"all-linear"``, names, or a regular expression.
-    """
-
-    layer: type[nn.Module]
-
-    def configure(self, config: Any, sites: Sequence[Site]) -> Any:
-        """The same configuration with ``target_modules`` as the shortest list of names that means the same sites."""
-        from adapterkit.sites import shorten, targeted
-
-        chosen = targeted(config, sites)
-        return attrs.evolve(config, target_modules=shorten(chosen, sites))
-
-    def build(self, config: Any, sites: Sequence[Site]) -> Mapping[str, nn.Module]:
-        """One layer for each targeted site."""
-        from adapterkit.sites import targeted
-
-        return {site.name: self.layer(site, config) for site in targeted(config, sites)}
-
-    def lower(self, layers: Mapping[str, nn.Module]) -> Effects | None:
-        """What each layer's own ``lower()`` says; None when the layers have none."""
-        if not hasattr(self.layer, "lower"):
-            return None
-        return {name: layer.lower() for name, layer in layers.items()}

@@ -1,0 +1,93 @@
+"""Opens files of an adapter folder: regular ones, inside it, once."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapterkit.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["find_folder", "has", "open_regular", "read_bytes"]
+
+# never wait for a writer of a FIFO, never follow a link that appeared after the path was resolved
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+def find_folder(folder: str | os.PathLike[str]) -> Path:
+    """The folder's true path.
+
+    Raises:
+        ArtifactError: There is no such folder.
+    """
+    path = Path(os.path.realpath(folder))
+    if not path.exists():
+        raise ArtifactError("there is no such folder")
+    if not path.is_dir():
+        raise ArtifactError("this is not a folder; give the folder that holds the adapter's files")
+    return path
+
+
+def has(folder: Path, name: str) -> bool:
+    """Whether the folder has an entry of that name, of whatever kind."""
+    return os.path.lexists(folder / name)
+
+
+@contextlib.contextmanager
+def open_regular(folder: Path, name: str) -> Iterator[tuple[io.FileIO, int]]:
+    """The opened file and its size; everything is read through this one descriptor.
+
+    Raises:
+        ArtifactError: It is missing, not a regular file, or a link that leads out of the folder.
+    """
+    try:
+        descriptor = os.open(_locate(folder, name), FLAGS)
+    except FileNotFoundError:
+        raise ArtifactError(f"{name} is missing") from None
+    except OSError as error:
+        raise ArtifactError(f"{name} cannot be opened: {error.strerror}") from None
+    try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise ArtifactError(f"{name} is not a regular file")
+        yield io.FileIO(descriptor, closefd=False), state.st_size
+    finally:
+        os.close(descriptor)
+
+
+def read_bytes(folder: Path, name: str, most: int) -> bytes:
+    """All of a small file.
+
+    Raises:
+        ArtifactError: As :func:`open_regular` does, or it is larger than ``most`` bytes.
+    """
+    with open_regular(folder, name) as (file, size):
+        if size > most:
+            raise ArtifactError(f"{name} has {size:,} bytes; at most {most:,} are read")
+        data = file.read(most + 1) or b""
+    if len(data) > most:
+        raise ArtifactError(f"{name} grew while it was read")
+    return data
+
+
+def _locate(folder: Path, name: str) -> Path:
+    path = Path(os.path.realpath(folder / name))
+    if path.parent != folder and path.parent != _blobs(folder):
+        raise ArtifactError(f"{name} is a link that leads out of the folder")
+    return path
+
+
+def _blobs(folder: Path) -> Path | None:
+    """Where the files of a snapshot in the Hugging Face cache truly are: ``models--…/snapshots/<commit>`` links there."""
+    for snapshot in (folder, *folder.parents):
+        repository = snapshot.parent.parent
+        if snapshot.parent.name == "snapshots" and repository.name.startswith("models--"):
+            return repository / "blobs"
+    return None
+

@@ -1,0 +1,91 @@
+"""Whether an adapter's tensors are exactly those that its method expects on a base."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from adapterkit.errors import ArtifactError, BaseMismatchError
+from adapterkit.fingerprint import same_base
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Set as AbstractSet
+
+    from torch import Tensor
+
+    from .manifest import Manifest
+
+__all__ = ["check_fit"]
+
+SHOWN = 4
+"""How many tensors of a kind are named in an error."""
+
+
+def check_fit(
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    base_fingerprint: str,
+    manifest: Manifest,
+) -> None:
+    """Refuse an adapter that is not complete, or that would reach beyond itself, before a byte of it is copied.
+
+    Args:
+        tensors: The adapter's tensors, by ``"<site>.<name in the layer>"``.
+        expected: Names and shapes that the method's layers have on this base; make them on the meta device.
+        base_fingerprint: What :func:`adapterkit.fingerprint.fingerprint` says of this base.
+        manifest: The adapter's manifest.
+
+    Raises:
+        BaseMismatchError: The adapter was made for another base.
+        ArtifactError: A tensor is missing, is not the adapter's to have, or has another shape.
+    """
+    made_for = manifest.base
+    if made_for.fingerprint and not _is_same(made_for.fingerprint, base_fingerprint):
+        raise BaseMismatchError(
+            f"the adapter was made for another base: {made_for.name or 'one'} {made_for.revision}".rstrip()
+            + f" with fingerprint {made_for.fingerprint:.24}…; this one has {base_fingerprint:.24}…"
+        )
+    problems = [
+        *_listed("missing", expected.keys() - tensors.keys()),
+        *_listed("unexpected", (_explain(name, expected) for name in sorted(tensors.keys() - expected.keys()))),
+        *_listed("of another shape", _wrong_shapes(tensors, expected)),
+    ]
+    if problems:
+        raise ArtifactError("the adapter does not fit this base:" + "".join(problems))
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return same_base(one, other)
+    except ValueError:  # not a fingerprint at all: a stranger may write anything there
+        return False
+
+
+def _listed(kind: str, names: Iterable[str] | AbstractSet[str]) -> list[str]:
+    ordered = sorted(names)
+    if not ordered:
+        return []
+    shown = ", ".join(islice(ordered, SHOWN))
+    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
+    return [f"\n  - {len(ordered)} {kind}: {shown}{more}"]
+
+
+def _explain(name: str, expected: Mapping[str, tuple[int, ...]]) -> str:
+    parts = name.split(".")
+    if "base_layer" in parts:
+        return f"{name} (one of the base's own weights)"
+    if any(".".join(parts[:i] + parts[i + 1 :]) in expected for i in range(len(parts))):
+        return f"{name} (a tensor of another adapter)"
+    if not any(name.endswith(tail) for tail in _tails(expected)) and parts[-1] in ("weight", "bias"):
+        return f"{name} (named like one of the base's own weights)"
+    return name
+
+
+def _tails(expected: Mapping[str, tuple[int, ...]]) -> set[str]:
+    return {"." + ".".join(name.rsplit(".", 2)[-2:]) for name in expected}
+
+
+def _wrong_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name in expected}
+    return [f"{name} {shape} instead of {tuple(expected[name])}" for name, shape in shapes.items() if shape != tuple(expected[name])]

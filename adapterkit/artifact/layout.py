@@ -1,0 +1,32 @@
+"""What an adapter folder holds, and how much of it is ever read."""
+
+from __future__ import annotations
+
+__all__ = [
+    "CARD",
+    "KEY_PREFIX",
+    "MANIFEST",
+    "MOST_HEADER_BYTES",
+    "MOST_JSON_BYTES",
+    "MOST_TENSORS",
+    "MOST_WEIGHT_BYTES",
+    "PEFT_CONFIG",
+    "WEIGHTS",
+]
+
+WEIGHTS = "adapter_model.safetensors"
+PEFT_CONFIG = "adapter_config.json"
+MANIFEST = "adapterkit.json"
+CARD = "README.md"
+
+KEY_PREFIX = "base_model.model."
+"""What PEFT puts before the name of every tensor on disk."""
+
+MOST_JSON_BYTES = 1 << 20
+"""PEFT's configurations are a few kilobytes; ten thousand named targets take half of this."""
+MOST_HEADER_BYTES = 32 << 20
+"""The largest mixtures of experts, with a pair of factors for every expert, have headers of about 25 MiB."""
+MOST_TENSORS = 200_000
+"""The same mixtures have about 140,000 factors."""
+MOST_WEIGHT_BYTES = 32 << 30
+"""A full difference of a model of 7 billion numbers in float32 takes 28 GB; a file may be sparse, memory is not."""

@@ -1,0 +1,119 @@
+"""The tensors of an adapter file: read once, named as inside the adapter, checked."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+
+from adapterkit.errors import ArtifactError
+
+from .files import open_regular
+from .header import DTYPES, Entry, read_header
+from .layout import KEY_PREFIX, WEIGHTS
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+__all__ = ["Weights", "check_tensors", "read_weights"]
+
+CHUNK = 1 << 24
+"""Numbers that are looked at together: a whole tensor at once would need its size again."""
+MOST_KEY = 512
+
+
+@attrs.frozen(eq=False)
+class Weights:
+    """A weights file: its tensors by ``"<site>.<name in the layer>"``, and the sha256 and size of the very bytes they are."""
+
+    tensors: dict[str, Tensor]
+    sha256: str
+    size: int
+
+
+def read_weights(folder: Path, max_bytes: int) -> Weights:
+    """Read the weights through one descriptor: what is hashed and checked is what is used.
+
+    Raises:
+        ArtifactError: The file is refused.
+    """
+    with open_regular(folder, WEIGHTS) as (file, size):
+        try:
+            return _read(file, size, max_bytes)
+        except ArtifactError as error:
+            raise ArtifactError(f"{WEIGHTS}: {error}") from None
+
+
+def _read(file: io.FileIO, size: int, max_bytes: int) -> Weights:
+    if size > max_bytes:
+        raise ArtifactError(f"it has {size:,} bytes; at most {max_bytes:,} are read (max_bytes)")
+    start, entries = read_header(file, size)
+    data = _read_data(file, size - len(start))
+    digest = hashlib.sha256(start)
+    digest.update(data.numpy().data)
+    tensors = {_name(key): _tensor(data, entry) for key, entry in entries.items()}
+    check_tensors(tensors)
+    return Weights(tensors, digest.hexdigest(), size)
+
+
+def _read_data(file: io.FileIO, count: int) -> Tensor:
+    try:
+        data = torch.empty(count, dtype=torch.uint8)
+    except (RuntimeError, MemoryError):
+        raise ArtifactError(f"there is no memory for its {count:,} bytes") from None
+    rest = memoryview(data.numpy())
+    while rest:
+        got = file.readinto(rest)
+        if not got:
+            raise ArtifactError("it shrank while it was read")
+        rest = rest[got:]
+    if file.read(1):
+        raise ArtifactError("it grew while it was read")
+    return data
+
+
+def _tensor(data: Tensor, entry: Entry) -> Tensor:
+    part = data[entry.begin : entry.end]
+    if entry.begin % entry.dtype.itemsize:  # a stranger's file need not be aligned
+        part = part.clone()
+    return part.view(entry.dtype).view(entry.shape)
+
+
+def _name(key: str) -> str:
+    name = key.removeprefix(KEY_PREFIX)
+    if name == key:
+        raise ArtifactError(f"tensor {key!r:.200} is not named as PEFT does: {KEY_PREFIX}<layer>.<part>")
+    return name
+
+
+def check_tensors(tensors: Mapping[str, Tensor]) -> None:
+    """What holds for the tensors of any adapter, on the way in and on the way out.
+
+    Raises:
+        ArtifactError: There are none; a name is not a path of modules; a tensor is empty, of a type that cannot be trained,
+            or holds NaN or infinity.
+    """
+    if not tensors:
+        raise ArtifactError("it holds no tensors")
+    for name, tensor in tensors.items():
+        if not _is_path(name):
+            raise ArtifactError(f"tensor {name!r:.200} is not named by a path of modules")
+        if tensor.dtype not in DTYPES.values() or not tensor.numel():
+            raise ArtifactError(f"tensor {name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}")
+        if not _is_finite(tensor):
+            raise ArtifactError(f"tensor {name!r} holds NaN or infinity: its training diverged, or the file is damaged")
+
+
+def _is_path(name: str) -> bool:
+    parts = name.split(".")
+    return len(name) <= MOST_KEY and all(part and part.isprintable() and not set(part) & set(" /\\") for part in parts)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return all(bool(torch.isfinite(chunk).all()) for chunk in tensor.detach().reshape(-1).split(CHUNK))

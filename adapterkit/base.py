@@ -1,0 +1,290 @@
+"""The base: one shared, frozen model, and the adapters that act on it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
+
+import torch
+
+from .adapter import Adapter
+from .artifact.fit import check_fit
+from .artifact.manifest import BaseReference
+from .errors import ConfigError, SelectionError
+from .fingerprint import fingerprint
+from .generation import generate
+from .loading import LoadedBase, Source, load_base
+from .registry import Registry, default_registry
+from .resident import Resident, expected_tensors, make_resident
+from .runtime import Plan, Runtime, row_plan
+from .sites import Site, find_sites
+from .train.evaluation import evaluate
+from .train.run import train
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from .generation import Prompt
+    from .train.evaluation import Evaluation
+
+__all__ = ["ACTIVE", "Base", "Selection"]
+
+Selection: TypeAlias = Adapter | Sequence[Adapter | None] | None
+"""One adapter, or one for each row of a batch; None is the base alone."""
+
+
+class _Active:
+    """Stands for the adapter that is in use; None stands for the base alone."""
+
+    def __repr__(self) -> str:
+        return "ACTIVE"
+
+
+ACTIVE: Final = _Active()
+
+
+class Base:
+    """A shared base model: it is loaded when it is first needed, and no adapter ever changes one bit of it.
+
+    Args:
+        location: A folder, a Hub id such as ``"org/model"``, or a transformers model that is loaded already.
+        revision: A Hub commit, tag or branch.
+        dtype: ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: the checkpoint's own on an accelerator, float32
+            on a CPU.
+        device: Such as ``"cuda:1"``; ``"auto"`` is the first accelerator, else the CPU.
+        tokenizer: A tokenizer to use instead of the one beside the model; needed with a model object.
+        registry: The plugins to use; by default all that are installed.
+    """
+
+    def __init__(
+        self,
+        location: str | os.PathLike[str] | torch.nn.Module,
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        tokenizer: Any = None,
+        registry: Registry | None = None,
+    ) -> None:
+        self.source = Source(location=location, revision=revision, dtype=dtype, device=device, tokenizer=tokenizer)
+        self.registry = registry or default_registry()
+        self._residents: dict[str, Resident] = {}
+        self._active: Adapter | None = None
+        self._override: ContextVar[Selection | _Active] = ContextVar("adapterkit_selection", default=ACTIVE)
+        self._lock = threading.RLock()
+
+    # -- the model ----------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _loaded(self) -> LoadedBase:
+        return load_base(self.source)
+
+    @functools.cached_property
+    def runtime(self) -> Runtime:
+        """The sites' hooks and the plan that they follow."""
+        return Runtime(self._loaded.model, self.sites)
+
+    @property
+    def model(self) -> Any:
+        """The transformers model; it always acts with the adapter in use."""
+        _ = self.runtime
+        return self._loaded.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base's tokenizer.
+
+        Raises:
+            SelectionError: A model object was given without one.
+        """
+        if self._loaded.tokenizer is None:
+            raise SelectionError("this base has no tokenizer; give one: Base(model, tokenizer=...)")
+        return self._loaded.tokenizer
+
+    @functools.cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """Every layer that an adapter may act on."""
+        return find_sites(self._loaded.model)
+
+    @functools.cached_property
+    def reference(self) -> BaseReference:
+        """The name, commit and fingerprint by which adapters remember this base."""
+        loaded = self._loaded
+        return BaseReference(name=self.source.name, revision=loaded.commit, fingerprint=fingerprint(loaded.model))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base's first weights are."""
+        return next(self._loaded.model.parameters()).device
+
+    def detach(self) -> None:
+        """Take everything of adapterkit off the model: it is as it was before."""
+        self.runtime.remove()
+        self._residents.clear()
+        self._active = None
+        for name in ("runtime", "sites"):
+            self.__dict__.pop(name, None)
+
+    # -- adapters -----------------------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> Selection:
+        """The adapter in use here and now; None is the base alone."""
+        mine = self._override.get()
+        return self._active if isinstance(mine, _Active) else mine
+
+    @property
+    def resident(self) -> tuple[Adapter, ...]:
+        """The adapters that are held in the base's memory, ready to be selected."""
+        return tuple(resident.adapter for resident in self._residents.values())
+
+    def load(self, adapter: Adapter | str | os.PathLike[str]) -> Adapter:
+        """Make an adapter, or the adapter in a folder, resident: checked against this base and ready to be selected.
+
+        Raises:
+            ArtifactError: It is refused; the base and the adapters that it holds are as they were.
+        """
+        if not isinstance(adapter, Adapter):
+            adapter = Adapter.load(adapter, registry=self.registry)
+        self._resident(adapter)
+        return adapter
+
+    def unload(self, adapter: Adapter) -> None:
+        """Give up an adapter's memory; if it is in use, the base alone is in use from now on.
+
+        Raises:
+            SelectionError: It is not resident.
+        """
+        with self._lock:
+            if adapter.digest not in self._residents:
+                raise SelectionError(f"{adapter!r} is not resident on this base")
+            if self._active == adapter:
+                self.use(None)
+            del self._residents[adapter.digest]
+
+    def use(self, adapter: Adapter | None) -> None:
+        """From now on, act with ``adapter``, or as the base alone."""
+        self.runtime.active = self._resident(adapter).plan if adapter is not None else None
+        self._active = adapter
+
+    @contextlib.contextmanager
+    def using(self, adapter: Selection) -> Iterator[None]:
+        """Act with ``adapter`` within this block, in this thread or task only; a list has one entry for each row of a batch."""
+        plan = self._plan(adapter)
+        token = self._override.set(adapter)
+        try:
+            with self.runtime.override(plan):
+                yield
+        finally:
+            self._override.reset(token)
+
+    def _plan(self, adapter: Selection) -> Plan | None:
+        """What the sites are to do for a selection."""
+        if adapter is None or isinstance(adapter, Adapter):
+            return self._resident(adapter).plan if adapter is not None else None
+        if not isinstance(adapter, (list, tuple)) or not adapter:
+            raise SelectionError(f"an adapter is an Adapter, a list of them with one for each row, or None; not {adapter!r}")
+        plans = [self._plan(one) for one in adapter]
+        return plans[0] if len(set(map(id, plans))) == 1 else row_plan(plans, self.device)
+
+    def _resident(self, adapter: Adapter) -> Resident:
+        if not isinstance(adapter, Adapter):
+            raise SelectionError(f"not an adapter: {adapter!r}; Base.load(folder) gives one")
+        found = self._residents.get(adapter.digest)
+        if found is not None:
+            return found
+        with self._lock:
+            method = self.registry.method(adapter.method)
+            expected = expected_tensors(self.registry, method, adapter.config, self.sites)
+            check_fit(adapter.tensors, expected, base_fingerprint=self.reference.fingerprint, manifest=adapter.manifest)
+            resident = make_resident(self.registry, method, adapter, self.sites, self._loaded.model)
+            _ = self.runtime
+            self._residents[adapter.digest] = resident
+        self.registry.notify("adapterkit_adapter_loaded", adapter=adapter)
+        return resident
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def train(self, data: Any = None, *, method: str = "lora", output: str | os.PathLike[str] | None = None, **options: Any) -> Adapter:
+        """Train an adapter on ``data``; the base is left as it is, and the new adapter is resident.
+
+        Args:
+            data: A CSV, TSV, JSON, JSONL or Parquet file, a ``datasets.Dataset``, or a list of mappings.
+            method: The name of a method plugin.
+            output: A folder for the log and the adapter, at ``output/adapter``; nothing is written without it.
+            **options: Options of the method (``rank=8``), of the run (``epochs=1``; see :class:`~adapterkit.TrainOptions`), and
+                ``columns``, ``format``, ``eval_data``, ``objective``.
+
+        Raises:
+            ConfigError: Options that neither the method nor the run knows, or whose values do not fit.
+            DataError: Rows that cannot be used, with file and line.
+        """
+        if data is None:
+            raise ConfigError("train needs data", ["data: is required: a file, a Dataset or a list of rows"])
+        return train(self, data, method=method, output=output, **options)
+
+    def evaluate(self, data: Any, *, adapter: Selection | _Active = ACTIVE, **options: Any) -> Evaluation:
+        """Score generated answers and the loss on ``data``, beside the base alone.
+
+        Args:
+            data: What :meth:`train` takes.
+            adapter: The adapter to score; the one in use by default.
+            **options: ``columns``, ``format``, ``max_new_tokens``, ``batch_size``, ``metrics``, and ``compare=False`` to leave the
+                base out.
+
+        Returns:
+            A mapping of scores (``["accuracy"]``, ``["perplexity"]``, …), whose ``base`` holds the base's.
+        """
+        return evaluate(self, data, adapter=self._choice(adapter), **options)
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    @overload
+    def generate(self, prompts: str, *, adapter: Selection | _Active = ACTIVE, **options: Any) -> str: ...
+
+    @overload
+    def generate(
+        self, prompts: Sequence[Prompt], *, adapter: Selection | _Active = ACTIVE, **options: Any
+    ) -> list[str]: ...
+
+    def generate(self, prompts: Any, *, adapter: Selection | _Active = ACTIVE, **options: Any) -> Any:
+        """Answer prompts.
+
+        Args:
+            prompts: A text, or a list of texts or of lists of messages; rendered as in training.
+            adapter: One for all, or a list with one for each prompt; None is the base alone. By default the one in use.
+            **options: ``max_new_tokens``, ``temperature`` (0 is greedy), ``top_p``, ``top_k``, ``seed``, ``batch_size``; see
+                :class:`adapterkit.generation.GenerateOptions`.
+
+        Returns:
+            The answers, in the order of the prompts; a single text for a single text.
+        """
+        chosen = self._choice(adapter)
+        if isinstance(prompts, str):
+            return generate(self, [prompts], adapter=chosen, **options)[0]
+        return generate(self, prompts, adapter=chosen, **options)
+
+    @torch.no_grad()
+    def logits(self, input_ids: Tensor, *, adapter: Selection = None, attention_mask: Tensor | None = None) -> Tensor:
+        """Logits ``(batch, sequence, vocabulary)`` for token ids ``(batch, sequence)``, whatever adapter is in use."""
+        _check_rows(adapter, len(input_ids))
+        with self.using(adapter):
+            return self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits  # type: ignore[no-any-return]
+
+    def _choice(self, adapter: Selection | _Active) -> Selection:
+        return self.active if isinstance(adapter, _Active) else adapter
+
+    def __repr__(self) -> str:
+        return f"<Base {self.source.name}: {len(self._residents)} adapters resident, {self.active or 'none'} in use>"
+
+
+def _check_rows(adapter: Any, rows: int) -> None:
+    if isinstance(adapter, (list, tuple)) and len(adapter) != rows:
+        raise SelectionError(f"{len(adapter)} adapters for {rows} rows: give one for each row, or a single one for all")

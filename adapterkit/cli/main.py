@@ -1,0 +1,86 @@
+"""The entry point: finds the command, keeps errors to a line."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from cyclopts import App
+
+import adapterkit
+from adapterkit.errors import AdapterkitError, ConfigError, SelectionError, UnknownNameError
+
+from .plugins import plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["main"]
+
+SUMMARY = "Train, swap, mix, merge and publish adapters of one shared base model."
+COMMANDS = {
+    "train": "Train an adapter.",
+    "generate": "Answer prompts.",
+    "evaluate": "Score an adapter beside the base alone.",
+}
+MISUSE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0, 1 when the work failed, 2 when it was asked for wrongly.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _app(given)(given, exit_on_error=False, print_error=True, result_action="return_value")
+    except (ConfigError, SelectionError, UnknownNameError) as error:
+        return _say(error, MISUSE)
+    except AdapterkitError as error:
+        return _say(error, 1)
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if type(error).__module__.startswith("cyclopts"):
+            return MISUSE  # cyclopts has said what is wrong
+        raise
+    return 0
+
+
+def _app(arguments: Sequence[str]) -> App:
+    """The commands; what needs torch is imported for the one command that is asked for."""
+    app = App(name="adapterkit", help=SUMMARY, version=adapterkit.__version__, help_format="plaintext")
+    app.command(plugins)
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    for name, summary in COMMANDS.items():
+        app.command(_command(name, arguments) if name == command else _stand_in(summary), name=name)
+    return app
+
+
+def _command(name: str, arguments: Sequence[str]) -> Callable[..., None]:
+    if name == "train":
+        from .train import train_command
+
+        return train_command(arguments)
+    from . import answer
+
+    return {"generate": answer.generate, "evaluate": answer.evaluate}[name]
+
+
+def _stand_in(summary: str) -> Callable[..., None]:
+    """Stands in the list of commands for one that is not asked for."""
+
+    def command() -> None:
+        raise NotImplementedError(summary)
+
+    command.__doc__ = summary
+    return command
+
+
+def _say(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,75 @@
+"""Turns a configuration class into command-line options, and what was given into options for Python."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import types
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import attrs
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["field_docs", "given", "parameters"]
+
+
+def parameters(cls: type, defaults: Mapping[str, Any] | None = None) -> list[inspect.Parameter]:
+    """One keyword-only parameter for each field of ``cls``; None says that it was not given, so that Python's defaults hold."""
+    docs, hints = field_docs(cls), get_type_hints(cls)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=_annotation(hints[field.name], docs.get(field.name, ""), (defaults or {}).get(field.name, _default(field))),
+        )
+        for field in attrs.fields(cls)
+    ]
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given on the command line."""
+    return {name: _single(value) for name, value in options.items() if value is not None}
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """The docstrings below the fields of a class, read from its source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    statements = body.body if isinstance(body, ast.ClassDef) else []
+    docs: dict[str, str] = {}
+    for field, below in zip(statements, statements[1:], strict=False):
+        is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
+            docs[field.target.id] = inspect.cleandoc(below.value.value)  # type: ignore[attr-defined]
+    return docs
+
+
+def _annotation(hint: Any, doc: str, default: Any) -> Any:
+    shown = "" if default in (None, "", (), {}) else f" [default: {default}]"
+    return Annotated[_flat(hint) | None, Parameter(help=doc + shown, show_default=False)]
+
+
+def _default(field: Any) -> Any:
+    if isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
+        return field.default.factory()
+    return None if field.default is attrs.NOTHING else field.default
+
+
+def _flat(hint: Any) -> Any:
+    """One text or many of them are the same option on the command line: given once, or several times."""
+    if get_origin(hint) in (Union, types.UnionType):
+        arguments = get_args(hint)
+        if str in arguments and any(get_origin(a) is tuple for a in arguments):
+            return list[str]
+        return Union[tuple(a for a in arguments if a is not type(None))]  # noqa: UP007 - made at run time
+    if get_origin(hint) is tuple:
+        return list[get_args(hint)[0]]  # type: ignore[misc]
+    return hint
+
+
+def _single(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value

@@ -1,0 +1,72 @@
+"""``adapterkit train``: its options are the method's own and the run's."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from adapterkit.base import Base
+from adapterkit.contracts import TrainOptions
+
+from .options import given, parameters
+from .plugins import PluginFiles, registry_with
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["train_command"]
+
+
+def train_command(arguments: Sequence[str]) -> Callable[..., None]:
+    """The command for the method that ``arguments`` name; LoRA's where they name none."""
+    registry = registry_with(tuple(Path(file) for file in _values(arguments, "--plugin")))
+    method = registry.method((_values(arguments, "--method") or ["lora"])[-1])
+    own = list(inspect.signature(_train).parameters.values())[:-1]
+    options = [*parameters(method.config), *parameters(TrainOptions, method.defaults)]
+
+    def command(base: str, data: str, **options: Any) -> None:
+        _train(base, data, **options)
+
+    command.__doc__ = f"Train an adapter on DATA with a method plugin; the options below are those of {method.name}.\n\n{_BODY}"
+    command.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *options)}
+    return command
+
+
+_BODY = "The adapter lies in OUTPUT/adapter; its folder is printed, or with --json what became of the run."
+
+
+def _train(
+    base: Annotated[str, Parameter(help="A folder with a model, or a Hub id.")],
+    data: Annotated[str, Parameter(help="A CSV, TSV, JSON, JSONL or Parquet file.")],
+    *,
+    output: Annotated[Path, Parameter(help="A folder for the log and the adapter.")],
+    method: Annotated[str, Parameter(help="The method plugin.")] = "lora",
+    columns: Annotated[dict[str, str] | None, Parameter(help="Which column is what: --columns.prompt text.")] = None,
+    eval_data: Annotated[str | None, Parameter(help="Held-out rows whose loss is logged.")] = None,
+    revision: Annotated[str | None, Parameter(help="The base's Hub commit, tag or branch.")] = None,
+    dtype: Annotated[str, Parameter(help="The base's dtype: auto, float32, bfloat16, float16.")] = "auto",
+    device: Annotated[str, Parameter(help="Where the base is.")] = "auto",
+    as_json: Annotated[bool, Parameter(name="--json", help="Print JSON.", negative="")] = False,
+    plugin: PluginFiles = (),  # noqa: ARG001 - taken before the method's options can be known
+    **options: Any,
+) -> None:
+    shared = Base(base, revision=revision, dtype=dtype, device=device)
+    adapter = shared.train(data, method=method, output=output, columns=columns, eval_data=eval_data, **given(options))
+    folder = output / "adapter"
+    if as_json:
+        print(json.dumps({"adapter": str(folder), "digest": adapter.digest, **adapter.manifest.training}, indent=2))
+    else:
+        print(f"{adapter.parameters:,} parameters trained; digest {adapter.digest}", file=sys.stderr)
+        print(folder)
+
+
+def _values(arguments: Sequence[str], option: str) -> list[str]:
+    """The values of an option that must be known before the rest can be parsed."""
+    found = [word.partition("=")[2] for word in arguments if word.startswith(f"{option}=")]
+    return found + [value for word, value in zip(arguments, arguments[1:], strict=False) if word == option]

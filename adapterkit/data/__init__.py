@@ -1,0 +1,1 @@
+"""From rows to tokens: reading, formats, rendering, batching. Only ``batching`` imports torch."""

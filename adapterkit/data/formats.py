@@ -1,0 +1,162 @@
+"""Recognises the shape of rows, and turns them into records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from adapterkit.errors import DataError, UnknownNameError, suggest
+
+from .cells import plain_cells
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from adapterkit.contracts import DataFormat, Record
+    from adapterkit.registry import Registry
+
+    from .rows import Row
+
+__all__ = ["detect", "list_problems", "to_records"]
+
+_MOST_PROBLEMS = 10
+_LOOKED_AT = 1000
+
+
+def to_records(
+    rows: Sequence[Row],
+    registry: Registry,
+    columns: Mapping[str, str] | None = None,
+    format: str | None = None,  # noqa: A002 - the word that users know
+) -> list[tuple[Record, str]]:
+    """Every row in canonical form, with its place.
+
+    Args:
+        rows: At least one; the first decides the format of all.
+        registry: Where data formats come from.
+        columns: The data's column for each field of the format, where they are called otherwise:
+            ``{"prompt": "text", "completion": "category"}``.
+        format: The name of the format, when the first row would not tell.
+
+    Raises:
+        DataError: No format fits, or rows that cannot be used: up to ten of them, each with its place and reason.
+        UnknownNameError: No plugin provides ``format``.
+    """
+    mapping = dict(columns or {})
+    formats = _named(registry.formats(), format)
+    _check_columns(rows, formats, mapping)
+    chosen = detect(rows[0].values, formats, mapping) if format is None else formats[0]
+    if chosen is None:
+        raise DataError(_explain(rows, formats, mapping))
+    records: list[tuple[Record, str]] = []
+    problems: list[str] = []
+    for row in rows:
+        try:
+            records.append((_converted(row.values, chosen, mapping), row.where))
+        except ValueError as error:
+            problems.append(f"{row.where}: {error}")
+    if problems:
+        what = f"{len(problems)} of {len(rows)} rows cannot be used as {chosen.name!r}"
+        raise DataError(list_problems(what, problems))
+    return records
+
+
+def detect(
+    row: Mapping[str, Any], formats: Iterable[DataFormat], columns: Mapping[str, str] | None = None
+) -> DataFormat | None:
+    """The first of ``formats`` that ``row`` has the shape of; None when it has none.
+
+    With ``columns``, only formats that have all the fields named there are asked, and they see no cells but their fields.
+    """
+    mapping = columns or {}
+    for one in formats:
+        if set(mapping) <= set(one.fields) and one.matches(_view(row, one, mapping)):
+            return one
+    return None
+
+
+def list_problems(what: str, problems: Sequence[str]) -> str:
+    """One text for several problems: the first ten, and how many more there are."""
+    shown = "".join(f"\n  - {problem}" for problem in problems[:_MOST_PROBLEMS])
+    more = len(problems) - _MOST_PROBLEMS
+    return f"{what}:{shown}" + (f"\n  and {more} more" if more > 0 else "")
+
+
+def _named(formats: tuple[DataFormat, ...], name: str | None) -> tuple[DataFormat, ...]:
+    if name is None:
+        return formats
+    chosen = tuple(one for one in formats if one.name == name)
+    if not chosen:
+        raise UnknownNameError("data format", name, [one.name for one in formats])
+    return chosen
+
+
+def _view(row: Mapping[str, Any], one: DataFormat, columns: Mapping[str, str]) -> dict[str, Any]:
+    """What a format sees of a row: with ``columns``, its fields under its own names; else everything."""
+    cells = plain_cells(row)
+    if not columns:
+        return cells
+    own = {field: cells[field] for field in one.fields if field in cells and field not in columns.values()}
+    return own | {field: cells[column] for field, column in columns.items() if column in cells}
+
+
+def _converted(row: Mapping[str, Any], one: DataFormat, columns: Mapping[str, str]) -> Record:
+    try:
+        return one.convert(_view(row, one, columns))
+    except KeyError as error:
+        raise ValueError(f"has no {columns.get(error.args[0], error.args[0])!r}") from error
+
+
+def _check_columns(rows: Sequence[Row], formats: Sequence[DataFormat], columns: Mapping[str, str]) -> None:
+    known = list(dict.fromkeys(str(column) for row in rows for column in row.values))
+    fields = sorted({field for one in formats for field in one.fields})
+    problems = [
+        f"{column!r}: the data has no such column{suggest(column, known)}. It has: {', '.join(known)}"
+        for column in columns.values()
+        if column not in known
+    ] + [
+        f"{field!r}: no format has such a field{suggest(field, fields)}. Formats: {_listing(formats)}"
+        for field in columns
+        if field not in fields
+    ]
+    if problems:
+        raise DataError(list_problems("columns= does not fit", problems))
+
+
+def _listing(formats: Iterable[DataFormat]) -> str:
+    return "; ".join(f"{one.name} ({', '.join(one.fields)})" for one in formats)
+
+
+def _explain(rows: Sequence[Row], formats: Sequence[DataFormat], columns: Mapping[str, str]) -> str:
+    first = rows[0]
+    given = f" with columns={dict(columns)!r}" if columns else ""
+    shapes = "".join(f"\n  {one.name}: {', '.join(one.fields)}" for one in formats) or "\n  none: no plugin provides one"
+    text = f"{first.where}: no data format fits a row of the columns {', '.join(map(repr, first.values))}{given}."
+    text += f" Formats and their fields:{shapes}"
+    call = _working_call(rows, formats)
+    return text + (f"\nSay which column is which, for example: {call}" if call else "")
+
+
+def _working_call(rows: Sequence[Row], formats: Iterable[DataFormat]) -> str:
+    """A ``columns=`` that was tried on the first row and works; empty when there is none."""
+    ordered = _varied_first(rows)
+    for one in formats:
+        for count in range(1, min(len(one.fields), len(ordered)) + 1):
+            columns = dict(zip(one.fields[:count], ordered, strict=False))
+            if _works(lambda columns=columns, one=one: _converted(rows[0].values, one, columns)):  # type: ignore[misc]
+                return f"columns={columns!r}"
+    return ""
+
+
+def _works(attempt: Callable[[], Any]) -> bool:
+    try:
+        attempt()
+    except (TypeError, ValueError, LookupError, AttributeError):
+        return False
+    return True
+
+
+def _varied_first(rows: Sequence[Row]) -> list[str]:
+    """The columns that hold text, those with many different values first: questions before labels."""
+    sample = [plain_cells(row.values) for row in rows[:_LOOKED_AT]]
+    columns = [column for column, value in sample[0].items() if isinstance(value, str) and value.strip()]
+    return sorted(columns, key=lambda column: -len({str(row.get(column)) for row in sample}))

@@ -1,0 +1,83 @@
+"""Comma-separated and tab-separated text, with true line numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from typing import TYPE_CHECKING
+
+from adapterkit.errors import DataError
+
+from .rows import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["read_csv", "read_tsv"]
+
+# A whole file of cells that are either quoted, with inner quotes doubled, or hold no quote at all (RFC 4180's grammar).
+# The possessive quantifiers keep it linear in the length of the file.
+_PROPERLY_QUOTED = re.compile(r'(?:(?:"(?:[^"]++|"")*+"|[^"\t\r\n]*+)(?:\t|\r\n|\r|\n|\Z))*+')
+
+
+def read_csv(text: str, name: str) -> list[Row]:
+    """The rows of comma-separated text whose first line names the columns; quotes as in RFC 4180."""
+    return _table(_parsed(text, name, ","), name)
+
+
+def read_tsv(text: str, name: str) -> list[Row]:
+    """The rows of tab-separated text whose first line names the columns.
+
+    Quotes are ordinary characters, as tab-separated files mostly mean them, unless the file is quoted throughout: then
+    every cell that holds a quote is enclosed in quotes and doubles the inner ones, which is what CSV writers do.
+    """
+    if '"' in text and _PROPERLY_QUOTED.fullmatch(text):
+        return _table(_parsed(text, name, "\t"), name)
+    lines = text.replace("\r\n", "\n").split("\n")
+    return _table(((number, line.split("\t")) for number, line in enumerate(lines, 1) if line), name)
+
+
+def _parsed(text: str, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Each record with the line on which it begins; a quoted cell may go on for several lines."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(f"{name}:{line}: {error}. {_remedy(str(error))}") from error
+        if cells:
+            yield line, cells
+
+
+def _remedy(problem: str) -> str:
+    if "limit" in problem:
+        return "Put rows of such length into a .jsonl file"
+    return 'A cell with quotes in it is written "so ""quoted"" cell"; a row may also lack its closing quote'
+
+
+def _table(records: Iterable[tuple[int, list[str]]], name: str) -> list[Row]:
+    header: list[str] = []
+    rows = []
+    for line, cells in records:
+        if not header:
+            header = _header(cells, f"{name}:{line}")
+        elif len(cells) != len(header):
+            raise DataError(
+                f"{name}:{line}: {len(cells)} cells, but the header has {len(header)}: {', '.join(header)}. "
+                "A cell that holds the separator or a line break must be quoted"
+            )
+        else:
+            rows.append(Row(dict(zip(header, cells, strict=True)), f"{name}:{line}"))
+    return rows
+
+
+def _header(cells: list[str], where: str) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{where}: the header names {', '.join(map(repr, twice))} more than once")
+    return names

@@ -1,0 +1,59 @@
+"""What tells one base from another, whatever it is called and however it is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from .config import canonical_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+__all__ = ["fingerprint", "same_base"]
+
+SAMPLES = 256
+"""How many numbers of each tensor are looked at."""
+QUANTIZED = "quantized"
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Two sha256 digests with a dot between: of what quantization leaves alone, and of all other weights.
+
+    Each is over names, shapes and evenly spread numbers, rounded to bfloat16 first, so that a base loaded in float32 and in
+    bfloat16 is the same base. In a quantized base the second digest is the word ``quantized``.
+    """
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tensors = dict(model.named_parameters())
+    kept = {name: tensor for name, tensor in tensors.items() if tensor.dim() == 1 or id(tensor) in embeddings}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in kept}
+    quantized = any(not tensor.is_floating_point() for tensor in rest.values())
+    return f"{_digest(kept)}.{QUANTIZED if quantized else _digest(rest)}"
+
+
+def same_base(one: str, other: str) -> bool:
+    """Whether two fingerprints are of the same base; where either is quantized, as far as that can be told."""
+    kept, _, rest = one.partition(".")
+    other_kept, _, other_rest = other.partition(".")
+    return kept == other_kept and (rest == other_rest or QUANTIZED in (rest, other_rest))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(canonical_json([name, list(tensors[name].shape)]).encode())
+        total.update(_sample(tensors[name]))
+    return total.hexdigest()
+
+
+def _sample(tensor: Tensor) -> bytes:
+    flat = tensor.detach().reshape(-1)
+    step = max(1, len(flat) // SAMPLES)
+    # one comparable rounding whatever the dtype; viewed as bytes since numpy knows no bfloat16
+    rounded = flat[::step][:SAMPLES].to(torch.bfloat16).cpu().contiguous()
+    return rounded.view(torch.uint8).numpy().tobytes()

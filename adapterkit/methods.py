@@ -1,0 +1,48 @@
+"""The kind of method that most are: one that acts on layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from .contracts import Method
+from .sites import shorten, targeted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from .effects import Effects
+    from .sites import Site
+
+__all__ = ["LayerMethod"]
+
+
+@attrs.frozen(eq=False)
+class LayerMethod(Method):
+    """A method that acts on layers: given a layer's input and output, it returns the new output.
+
+    ``layer(site, config)`` makes the module; its ``forward(x, y)`` takes the input ``x`` of shape ``(..., in_features)``
+    and the base's output ``y`` of shape ``(..., out_features)``, and returns what replaces ``y``, leaving both as they are.
+    An optional ``layer.lower()`` returns the same as a tuple of effects. The configuration names the layers in
+    ``target_modules``: ``"all-linear"``, names, or a regular expression.
+    """
+
+    layer: type[nn.Module]
+
+    def configure(self, config: Any, sites: Sequence[Site]) -> Any:
+        """The same configuration with ``target_modules`` as the shortest list of names that means the same sites."""
+        chosen = targeted(config, sites)
+        return attrs.evolve(config, target_modules=shorten(chosen, sites))
+
+    def build(self, config: Any, sites: Sequence[Site]) -> Mapping[str, nn.Module]:
+        """One layer for each targeted site."""
+        return {site.name: self.layer(site, config) for site in targeted(config, sites)}
+
+    def lower(self, layers: Mapping[str, nn.Module]) -> Effects | None:
+        """What each layer's own ``lower()`` says; None when the layers have none."""
+        if not hasattr(self.layer, "lower"):
+            return None
+        return {name: layer.lower() for name, layer in layers.items()}

@@ -1,0 +1,89 @@
+"""From an adapter to what acts on the base: layers, effects, actions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import nn
+
+from .errors import SelectionError
+from .runtime.actions import Action, LowRankAction, uniform_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from .adapter import Adapter
+    from .contracts import Method
+    from .effects import Effects
+    from .registry import Registry
+    from .runtime.actions import Plan
+    from .sites import Site
+
+__all__ = ["Resident", "build_layers", "expected_tensors", "flatten", "make_resident"]
+
+
+@attrs.frozen(eq=False)
+class Resident:
+    """An adapter in the base's memory, and what its sites do."""
+
+    adapter: Adapter
+    plan: Plan
+
+
+def build_layers(registry: Registry, method: Method, config: Any, sites: Sequence[Site]) -> nn.ModuleDict:
+    """The method's layers by site name, checked to be at sites of this base."""
+    layers: Mapping[str, nn.Module] = registry.call("build", method, config=config, sites=sites)
+    unknown = sorted(set(layers) - {site.name for site in sites})
+    if unknown:
+        raise SelectionError(f"method {method.name!r} built a layer at {unknown[0]!r}, which is no site of this base")
+    return _Layers(layers)
+
+
+def expected_tensors(registry: Registry, method: Method, config: Any, sites: Sequence[Site]) -> dict[str, tuple[int, ...]]:
+    """Which tensors, of which shapes, an adapter of this configuration holds on this base."""
+    with torch.device("meta"):
+        layers = build_layers(registry, method, config, sites)
+    return {name: tuple(tensor.shape) for name, tensor in flatten(layers).items()}
+
+
+def flatten(layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """The state of all layers by ``"<site>.<name in the layer>"``."""
+    return {f"{site}.{name}": tensor for site, layer in layers.items() for name, tensor in layer.state_dict().items()}
+
+
+def make_resident(
+    registry: Registry, method: Method, adapter: Adapter, sites: Sequence[Site], model: nn.Module
+) -> Resident:
+    """Put an adapter that was checked to fit where the base is, ready to act."""
+    with torch.device("meta"):
+        layers = build_layers(registry, method, adapter.config, sites)
+    for site, layer in layers.items():
+        mine = {name: adapter.tensors[f"{site}.{name}"] for name in layer.state_dict()}
+        layer.load_state_dict(mine, assign=True)
+    layers.requires_grad_(requires_grad=False).eval()
+    places = {site.name: _place(site, model) for site in sites if site.name in layers}
+    effects: Effects | None = registry.call("lower", method, layers=dict(layers.items()))
+    if effects is None:
+        return Resident(adapter, {site: layer.to(places[site][0]) for site, layer in layers.items()})
+    actions: dict[str, list[Action]] = {
+        site: [LowRankAction(effect.to(*places[site])) for effect in here] for site, here in effects.items()
+    }
+    return Resident(adapter, uniform_plan(actions))
+
+
+def _place(site: Site, model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where a site computes, and in what; a quantized weight says nothing of the latter."""
+    weight = site.weight
+    return weight.device, weight.dtype if weight.is_floating_point() else model.dtype  # type: ignore[return-value]
+
+
+class _Layers(nn.ModuleDict):
+    """A ModuleDict whose keys may have dots in them, as site names do."""
+
+    def __init__(self, layers: Mapping[str, nn.Module]) -> None:
+        nn.Module.__init__(self)
+        self._modules.update(layers)

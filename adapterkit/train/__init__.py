@@ -1,0 +1,1 @@
+"""Training: options, the loop, and what becomes of it."""

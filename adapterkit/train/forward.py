@@ -1,0 +1,91 @@
+"""The base with the adapter in training, as one module that owns the adapter's layers alone."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from adapterkit.contracts import Loss, Objective
+    from adapterkit.runtime import Runtime
+
+__all__ = ["AdapterInTraining", "BaseForward", "recomputing"]
+
+
+class BaseForward:
+    """The base as an objective sees it: from a batch to logits, with whatever adapter is in force."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, batch: Mapping[str, Tensor], positions: Tensor | None = None) -> Tensor:
+        """Logits of the batch; at ``positions`` alone where given, so that the head works for trained tokens only.
+
+        Batches are padded on the right, where causal attention never looks: without a mask, attention takes its fast path
+        and every real token's logits are the same.
+        """
+        with _head_at(self._model, positions):
+            logits: Tensor = self._model(input_ids=batch["input_ids"], use_cache=False).logits
+        return logits
+
+
+class AdapterInTraining(nn.Module):
+    """Calls the base under the layers in training and returns the objective's loss.
+
+    The base is no submodule of it: what an optimizer, a wrapper for several processes or a checkpoint finds here is the
+    adapter, and nothing else.
+    """
+
+    def __init__(
+        self, model: nn.Module, layers: nn.ModuleDict, runtime: Runtime, objective: Objective, *, bf16: bool = False
+    ) -> None:
+        super().__init__()
+        self.layers = layers
+        self._forward = BaseForward(model)
+        self._runtime = runtime
+        self._objective = objective
+        self._bf16 = bf16
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Loss:
+        """The summed loss of the batch and the number of tokens it is of."""
+        device = batch["input_ids"].device.type
+        with self._runtime.override(dict(self.layers.items())), torch.autocast(device, torch.bfloat16, enabled=self._bf16):
+            return self._objective.loss(self._forward, batch)
+
+
+@contextlib.contextmanager
+def _head_at(model: Any, positions: Tensor | None) -> Iterator[None]:
+    """Within this block, the head gets the hidden states at ``positions`` only: ``(batch, sequence)`` of booleans."""
+    if positions is None:
+        yield
+        return
+    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][positions],))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def recomputing(model: Any, runtime: Runtime) -> Iterator[None]:
+    """Within this block, the base's blocks keep no activations and compute them again in the backward pass.
+
+    transformers does so for blocks in training mode only; each block is put into it without what it consists of, so that
+    no dropout of the base awakes.
+    """
+    blocks = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
+    before = [(module, module.training) for module in blocks]
+    model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": runtime.checkpoint_contexts})
+    try:
+        for module in blocks:
+            module.training = True
+        yield
+    finally:
+        model.gradient_checkpointing_disable()
+        for module, training in before:
+            module.training = training
