@@ -63,7 +63,8 @@ class UnknownNameError(AdapterkitError, LookupError):
         known = sorted(available)
         listed = ", ".join(known) if known else "none"
         tail = f" {hint}" if hint else ""
-        super().__init__(f"no {kind} {name!r}{suggest(name, known)}. Available: {listed}.{tail}")
+        close = suggest(name, known) or "."
+        super().__init__(f"no {kind} {name!r}{close} Available: {listed}.{tail}")
 
 
 class TargetError(UnknownNameError):

@@ -10,7 +10,7 @@ import torch
 from attrs.validators import and_, ge, gt, le, optional
 
 from .config import build_config
-from .data.batching import pad_id
+from .data.padding import pad_id
 from .data.rendering import Renderer
 from .errors import SelectionError
 

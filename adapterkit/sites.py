@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ALL_LINEAR", "Site", "find_sites", "match", "pattern_value", "shorten", "targeted"]
 
 ALL_LINEAR = "all-linear"
-PATTERN_SECONDS = 1.0
+PATTERN_SECONDS = 0.25
 """How long one regular expression may take on one name: patterns come from files of strangers."""
 
 

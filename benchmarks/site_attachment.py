@@ -6,6 +6,8 @@ Prints the tables of docs/explanation/how-sites-attach.md. A cell that begins wi
 cell says how. Takes some minutes; what the machine cannot run says so.
 """
 
+# ruff: noqa: BLE001  whatever fails is the finding
+
 from __future__ import annotations
 
 import argparse
@@ -14,8 +16,7 @@ import logging
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import site_checks
 import site_compile
@@ -25,6 +26,9 @@ import torch
 import transformers
 from site_candidates import CANDIDATES, RUNTIMES, Runtime, all_sites, attach, random_plan, tiny_llama
 from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
 
 ATTACHMENT: dict[str, Callable[[str, str], str]] = {
     "acts as merged weights do": site_checks.check_merged,
@@ -72,7 +76,7 @@ def cell(check: Callable[..., str], *args: Any) -> str:
         return check(*args)
     except ImportError as error:
         return f"not run: {error.name} is missing"
-    except Exception as error:  # noqa: BLE001  what fails is the finding
+    except Exception as error:
         return f"NO {type(error).__name__}: {(str(error).splitlines() or [''])[0][:90]}"
 
 

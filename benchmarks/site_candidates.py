@@ -5,6 +5,8 @@ Nothing here is used by the package: it is the smallest honest form of every can
 are the candidates' own.
 """
 
+# ruff: noqa: D102, SLF001  overrides are documented in their parents; a site lives in a private attribute
+
 from __future__ import annotations
 
 import contextlib
@@ -21,9 +23,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
-
-Action = Callable[[Tensor, Tensor], Tensor]
-
 
 # --- actions and plans ---------------------------------------------------------------------------------------------
 
@@ -59,13 +58,13 @@ class Slots:
 
 @dataclass(eq=False)
 class Plan:
-    """What acts in one forward: an action for each site that has one."""
+    """What acts in one forward: an action, `(inputs, output) -> output`, for each site that has one."""
 
-    actions: dict[str, Action] = field(default_factory=dict)
+    actions: dict[str, Any] = field(default_factory=dict)
 
     def tensors(self) -> list[Tensor]:
         """Every `down` and `up`, in the order of the sites."""
-        return [tensor for action in self.actions.values() for tensor in (action.down, action.up)]  # type: ignore[attr-defined]
+        return [tensor for action in self.actions.values() for tensor in (action.down, action.up)]
 
 
 def site_shape(module: nn.Module) -> tuple[int, int]:
@@ -77,7 +76,9 @@ def site_shape(module: nn.Module) -> tuple[int, int]:
     return int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
 
 
-def random_plan(model: nn.Module, keys: Iterable[str], rank: int, seed: int, *, grad: bool = False, device: str = "cpu") -> Plan:
+def random_plan(
+    model: nn.Module, keys: Iterable[str], rank: int, seed: int, *, grad: bool = False, device: str = "cpu"
+) -> Plan:
     """A low-rank action at each site, with random values large enough to change every output."""
     generator = torch.Generator().manual_seed(seed)
     plan = Plan()
@@ -141,6 +142,13 @@ class ContextRuntime(Runtime):
 
 
 class _Local(threading.local):
+    """Set in `__init__`, which runs once per thread: dynamo does not guard a class attribute, and answers stale."""
+
+    def __init__(self) -> None:
+        self.plan: Any = ...
+
+
+class _ClassLocal(threading.local):
     plan: Any = ...
 
 
@@ -148,10 +156,11 @@ class ThreadRuntime(Runtime):
     """A thread-local override over the attribute."""
 
     label = "threading.local"
+    local_class: type[Any] = _Local
 
     def __init__(self) -> None:
         super().__init__()
-        self.local = _Local()
+        self.local = self.local_class()
 
     def current(self) -> Plan | None:
         override = self.local.plan
@@ -164,6 +173,13 @@ class ThreadRuntime(Runtime):
             yield
         finally:
             self.local.plan = before
+
+
+class ClassThreadRuntime(ThreadRuntime):
+    """The same with the default as a class attribute."""
+
+    label = "threading.local, class default"
+    local_class = _ClassLocal
 
 
 class HybridRuntime(ThreadRuntime):
@@ -181,16 +197,19 @@ class HybridRuntime(ThreadRuntime):
 
     @contextlib.contextmanager
     def using(self, plan: Plan | None) -> Iterator[None]:
+        if torch.compiler.is_compiling():
+            with super().using(plan):
+                yield
+            return
         token = self.override.set(plan)
-        before, self.local.plan = self.local.plan, plan
         try:
-            yield
+            with super().using(plan):
+                yield
         finally:
-            self.local.plan = before
             self.override.reset(token)
 
 
-RUNTIMES: tuple[type[Runtime], ...] = (Runtime, ContextRuntime, ThreadRuntime, HybridRuntime)
+RUNTIMES: tuple[type[Runtime], ...] = (Runtime, ContextRuntime, ThreadRuntime, ClassThreadRuntime, HybridRuntime)
 
 
 # --- how a site is attached ----------------------------------------------------------------------------------------
@@ -212,7 +231,7 @@ class Site:
         action = None if plan is None else plan.actions.get(self.key)
         return output if action is None else action(inputs, output)
 
-    def hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def hook(self, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """The site as a forward hook."""
         return self.act(args[0], output)
 
@@ -226,7 +245,7 @@ def attach_hook(model: nn.Module, site: Site) -> Undo:
 
 
 @functools.cache
-def site_class(base: type[nn.Module]) -> type[nn.Module]:
+def site_class(base: Any) -> type[nn.Module]:
     """A subclass of `base` whose forward acts."""
 
     def forward(self: Any, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -240,7 +259,7 @@ def attach_class(model: nn.Module, site: Site) -> Undo:
     """`module.__class__ = subclass`."""
     module = model.get_submodule(site.key)
     before = type(module)
-    module.__class__ = site_class(before)
+    module.__class__ = site_class(before)  # type: ignore[arg-type]  # a class hashes
     module._site = site  # type: ignore[assignment]
 
     def undo() -> None:
@@ -319,7 +338,7 @@ def attach(kind: str, model: nn.Module, keys: Iterable[str], runtime: Runtime) -
 
 def frozen(model: PreTrainedModel, device: str, dtype: torch.dtype) -> Any:
     """The model on its device, in eval mode, with no trainable tensor."""
-    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)  # type: ignore[arg-type]
+    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
 def tiny_llama(device: str = "cpu", *, layers: int = 2, dtype: torch.dtype = torch.float32) -> Any:
@@ -327,8 +346,8 @@ def tiny_llama(device: str = "cpu", *, layers: int = 2, dtype: torch.dtype = tor
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=128, hidden_size=64, intermediate_size=96, num_hidden_layers=layers, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False, bos_token_id=0, eos_token_id=None,
-        pad_token_id=0,
+        num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False, bos_token_id=0,
+        eos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     return frozen(LlamaForCausalLM(config), device, dtype)
 
@@ -355,13 +374,15 @@ def prompt(device: str, length: int = 12) -> Tensor:
 
 
 def logits(model: Any, ids: Tensor) -> Tensor:
-    return model(ids, use_cache=False).logits
+    result: Tensor = model(ids, use_cache=False).logits
+    return result
 
 
 def distance(a: Tensor, b: Tensor) -> float:
-    """‖a − b‖ / ‖b‖ in float64."""
+    """|a - b| / |b| in float64."""
     return float((a.double() - b.double()).norm() / b.double().norm())
 
 
-def verdict(ok: bool, text: str = "", otherwise: str = "") -> str:  # noqa: FBT001
+def verdict(ok: object, text: str = "", otherwise: str = "") -> str:
+    """`yes` or `NO`, and how."""
     return (f"yes {text}" if ok else f"NO {otherwise or text}").strip()

@@ -3,19 +3,34 @@
 Each returns a cell that begins with `yes`, `NO` or `not run`; an exception is a NO too.
 """
 
+# ruff: noqa: BLE001, PLC0415, PLR2004, SLF001  failures are findings, some packages optional, the numbers tolerances
+
 from __future__ import annotations
 
 import copy
 import io
 import pathlib
 import tempfile
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from site_candidates import Runtime, all_sites, attach, distance, logits, prompt, random_plan, tiny_gpt2, tiny_llama, verdict
+from site_candidates import (
+    Runtime,
+    all_sites,
+    attach,
+    distance,
+    logits,
+    prompt,
+    random_plan,
+    tiny_gpt2,
+    tiny_llama,
+    verdict,
+)
 from site_lookups import compare_gradients, enable_checkpointing, gradients
 from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def check_merged(kind: str, device: str) -> str:
@@ -26,12 +41,12 @@ def check_merged(kind: str, device: str) -> str:
         runtime, keys = Runtime(), all_sites(model)
         runtime.plan = random_plan(model, keys, 8, seed=2, device=device)
         for key, action in runtime.plan.actions.items():
-            delta = (action.up.double() @ action.down.double()) * action.scale  # type: ignore[attr-defined]
+            delta = (action.up.double() @ action.down.double()) * action.scale
             module = by_hand.get_submodule(key)
             module.weight.add_(delta if isinstance(module, nn.Linear) else delta.T)
         attach(kind, model, keys, runtime)
         for action in runtime.plan.actions.values():
-            action.down, action.up = action.down.double(), action.up.double()  # type: ignore[attr-defined]
+            action.down, action.up = action.down.double(), action.up.double()
         errors.append(distance(logits(model, prompt(device)), logits(by_hand, prompt(device))))
     return verdict(max(errors) < 1e-12, f"error {max(errors):.0e}")
 
@@ -57,7 +72,9 @@ def check_keys(kind: str, device: str) -> str:
     detach()
     moved = len(before.keys() - during.keys())
     left = fingerprint(model) == before and traces(model) == clean
-    return verdict(during == before and left, "", f"{moved} of {len(before)} keys renamed") + ("" if left else ", leaves a trace")
+    return verdict(during == before and left, "", f"{moved} of {len(before)} keys renamed") + (
+        "" if left else ", leaves a trace"
+    )
 
 
 def check_saved(kind: str, device: str) -> str:
@@ -86,7 +103,7 @@ def check_copied(kind: str, device: str) -> str:
     try:
         torch.save(model, io.BytesIO())
         pickled = "pickles"
-    except Exception as error:  # noqa: BLE001  what fails is the finding
+    except Exception as error:
         pickled = f"but torch.save: {type(error).__name__}"
     return verdict(same and own, pickled, f"same={same} own weights={own}")
 
@@ -120,10 +137,10 @@ def check_generate(kind: str, device: str) -> str:
     attach(kind, model, all_sites(model), runtime)
     runtime.plan = plan
     for cache in (True, False):
-        tokens[cache] = model.generate(ids, max_new_tokens=16, do_sample=False, use_cache=cache, attention_mask=torch.ones_like(ids))
+        tokens[cache] = model.generate(
+            ids, max_new_tokens=16, do_sample=False, use_cache=cache, attention_mask=torch.ones_like(ids)
+        )
     return verdict(torch.equal(tokens[True], tokens[False]) and not torch.equal(tokens[True], bare))
-
-
 
 
 def check_checkpoint(kind: str, device: str) -> str:
@@ -143,7 +160,7 @@ def check_checkpoint(kind: str, device: str) -> str:
 
 def check_4bit(kind: str, device: str) -> str:
     """A bitsandbytes NF4 layer: forward, gradient of the adapter, quantised bits kept."""
-    import bitsandbytes  # noqa: PLC0415  optional
+    import bitsandbytes
 
     torch.manual_seed(0)
     layer = bitsandbytes.nn.Linear4bit(64, 64, bias=False, quant_type="nf4", compute_dtype=torch.float32)
@@ -155,16 +172,20 @@ def check_4bit(kind: str, device: str) -> str:
     runtime.plan = plan
     output = model[0](x)
     output.square().sum().backward()
-    want = base + (x @ plan.actions["0"].down.T) @ plan.actions["0"].up.T * 0.5  # type: ignore[attr-defined]
+    want = base + (x @ plan.actions["0"].down.T) @ plan.actions["0"].up.T * 0.5
     grads = all(tensor.grad is not None and bool(tensor.grad.any()) for tensor in plan.tensors())
     kept = fingerprint(model) == bits
-    return verdict(distance(output.detach(), want.detach()) < 1e-6 and grads and kept, "", f"gradients={grads} keys and bits={kept}")  # noqa: PLR2004
+    return verdict(
+        distance(output.detach(), want.detach()) < 1e-6 and grads and kept,
+        "",
+        f"gradients={grads} keys and bits={kept}",
+    )
 
 
 def check_dispatch(kind: str, device: str) -> str:
-    """accelerate's CPU offload before and after the sites, and taking both off in the other order."""
-    from accelerate import cpu_offload  # noqa: PLC0415
-    from accelerate.hooks import remove_hook_from_submodules  # noqa: PLC0415
+    """Accelerate's CPU offload before and after the sites, and taking both off in the other order."""
+    from accelerate import cpu_offload
+    from accelerate.hooks import remove_hook_from_submodules
 
     want_model, want_runtime = tiny_llama(device), Runtime()
     keys, ids = all_sites(want_model), prompt(device)
@@ -182,7 +203,13 @@ def check_dispatch(kind: str, device: str) -> str:
         undo = [step() for step in (steps if order == "sites first" else steps[::-1])]
         runtime.plan = plan
         got = logits(model, ids).to(device)
-        acts = "acts" if distance(got, want) < 1e-5 else "adapter lost, silently" if distance(got, bare) < 1e-5 else "wrong"  # noqa: PLR2004
+        acts = (
+            "acts"
+            if distance(got, want) < 1e-5
+            else "adapter lost, silently"
+            if distance(got, bare) < 1e-5
+            else "wrong"
+        )
         try:
             if order == "sites first":
                 undo[0]()
@@ -191,8 +218,8 @@ def check_dispatch(kind: str, device: str) -> str:
                 remove_hook_from_submodules(model)
                 undo[1]()
             model.to(device)
-            clean = "" if distance(logits(model, ids), bare) < 1e-5 else ", removal leaves the adapter on"  # noqa: PLR2004
-        except Exception as error:  # noqa: BLE001
+            clean = "" if distance(logits(model, ids), bare) < 1e-5 else ", removal leaves the adapter on"
+        except Exception as error:
             clean = f", removal raises {type(error).__name__}"
         cells.append(f"{order}: {acts}{clean}")
     return verdict(all(cell.endswith(": acts") for cell in cells), "", "; ".join(cells))

@@ -1,5 +1,7 @@
 """Sites under DDP and FSDP2: two processes over gloo on the CPU, or one over NCCL on one GPU."""
 
+# ruff: noqa: BLE001, D102, PLR2004  failures are findings, the numbers tolerances
+
 from __future__ import annotations
 
 import functools
@@ -12,7 +14,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from site_candidates import CANDIDATES, Plan, Runtime, Undo, all_sites, attach, distance, logits, random_plan, tiny_llama, verdict
+from site_candidates import (
+    CANDIDATES,
+    Plan,
+    Runtime,
+    Undo,
+    all_sites,
+    attach,
+    distance,
+    logits,
+    random_plan,
+    tiny_llama,
+    verdict,
+)
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -77,7 +91,7 @@ def measure(case: str, kind: str, device: str) -> dict[str, Any]:
             raise RuntimeError("an adapter tensor got no gradient")
         if case != "DDP":
             dist.all_reduce(grad)
-            grad /= world
+            grad.div_(world)
     sharded = sum(isinstance(parameter, DTensor) for parameter in model.parameters())
     detach()
     kept = "of a site" not in case or isinstance(model.lm_head, FSDPModule)
@@ -97,7 +111,7 @@ def work(rank: int, world: int, device: str, folder: str) -> None:
     for case, kind in itertools.product(CASES, CANDIDATES):
         try:
             found[case, kind] = measure(case, kind, device)
-        except Exception as error:  # noqa: BLE001  what fails is the finding
+        except Exception as error:
             found[case, kind] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:60]}"}
         torch.save(found, f"{folder}/found{rank}")
     dist.destroy_process_group()
@@ -135,4 +149,6 @@ def check(case: str, kind: str, device: str) -> str:
         return f"NO {result['error']}"
     error = max(distance(got, want.grad.cpu()) for got, want in zip(result["grads"], adapted.tensors, strict=True))
     right = error < 1e-4 and (case == "DDP" or result["sharded"] > 0)
-    return verdict(right and result["kept"], "", f"error {error:.0e}" if not right else "acts, but detaching strips FSDP's class")
+    return verdict(
+        right and result["kept"], "", f"error {error:.0e}" if not right else "acts, but detaching strips FSDP's class"
+    )

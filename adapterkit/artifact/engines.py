@@ -42,16 +42,14 @@ def _judge(engine: str, fields: Mapping[str, Any] | None, names: tuple[str, ...]
 
 
 def _obstacle(engine: str, fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    if fields.get("peft_type") != "LORA":
-        return "not LoRA: its loader reads nothing else"
-    if fields.get("use_dora") or fields.get("modules_to_save") or fields.get("bias", "none") != "none":
-        return "more than plain LoRA: DoRA, trained biases or whole saved modules"
-    if not all(name.endswith(PLAIN) for name in names):
-        return "holds other tensors than lora_A and lora_B of linear layers"
-    if fields.get("rank_pattern") or fields.get("alpha_pattern"):
-        return "ranks or scales differ between layers: it applies one scale to all"
-    if fields.get("use_rslora") and engine != "vllm":
-        return "rank-stabilised scale: it takes the scale for alpha / rank"
-    if engine == "vllm" and fields.get("r", 0) > VLLM_MOST_RANK:
-        return f"rank {fields['r']} is over its limit of {VLLM_MOST_RANK}"
-    return ""
+    rank = fields.get("r", 0)
+    more_than_lora = fields.get("use_dora") or fields.get("modules_to_save") or fields.get("bias", "none") != "none"
+    obstacles = (
+        (fields.get("peft_type") != "LORA", "not LoRA: its loader reads nothing else"),
+        (more_than_lora, "more than plain LoRA: DoRA, trained biases or whole saved modules"),
+        (not all(name.endswith(PLAIN) for name in names), "holds tensors besides lora_A and lora_B of linear layers"),
+        (fields.get("rank_pattern") or fields.get("alpha_pattern"), "ranks or scales differ between layers"),
+        (fields.get("use_rslora") and engine != "vllm", "rank-stabilised: it takes the scale for alpha / rank"),
+        (engine == "vllm" and rank > VLLM_MOST_RANK, f"rank {rank} is over its limit of {VLLM_MOST_RANK}"),
+    )
+    return next((reason for found, reason in obstacles if found), "")

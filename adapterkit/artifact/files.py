@@ -84,10 +84,9 @@ def _locate(folder: Path, name: str) -> Path:
 
 
 def _blobs(folder: Path) -> Path | None:
-    """Where the files of a snapshot in the Hugging Face cache truly are: ``models--…/snapshots/<commit>`` links there."""
+    """Where the files of a snapshot in the Hugging Face cache truly are: ``models--…/snapshots/…`` links there."""
     for snapshot in (folder, *folder.parents):
         repository = snapshot.parent.parent
         if snapshot.parent.name == "snapshots" and repository.name.startswith("models--"):
             return repository / "blobs"
     return None
-

@@ -9,7 +9,7 @@ from adapterkit.errors import ArtifactError, BaseMismatchError
 from adapterkit.fingerprint import same_base
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Set as AbstractSet
+    from collections.abc import Iterable, Mapping
 
     from torch import Tensor
 
@@ -62,7 +62,7 @@ def _is_same(one: str, other: str) -> bool:
         return False
 
 
-def _listed(kind: str, names: Iterable[str] | AbstractSet[str]) -> list[str]:
+def _listed(kind: str, names: Iterable[str]) -> list[str]:
     ordered = sorted(names)
     if not ordered:
         return []
@@ -88,4 +88,5 @@ def _tails(expected: Mapping[str, tuple[int, ...]]) -> set[str]:
 
 def _wrong_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name in expected}
-    return [f"{name} {shape} instead of {tuple(expected[name])}" for name, shape in shapes.items() if shape != tuple(expected[name])]
+    wrong = {name: shape for name, shape in shapes.items() if shape != tuple(expected[name])}
+    return [f"{name} {shape} instead of {tuple(expected[name])}" for name, shape in wrong.items()]

@@ -113,8 +113,9 @@ def _in_order(values: dict[str, Any], data_bytes: int) -> dict[str, Entry]:
         if entry.begin != position:
             kind = "overlaps another" if entry.begin < position else "leaves a gap before it"
             raise ArtifactError(f"tensor {name!r:.200} {kind}: it starts at byte {entry.begin}, not {position}")
-        if entry.end - entry.begin != math.prod(entry.shape) * entry.dtype.itemsize:
-            raise ArtifactError(f"tensor {name!r:.200} has {entry.end - entry.begin} bytes, which its shape and type do not")
+        size = entry.end - entry.begin
+        if size != math.prod(entry.shape) * entry.dtype.itemsize:
+            raise ArtifactError(f"tensor {name!r:.200} has {size} bytes, which its shape and type do not")
         position = entry.end
     if position != data_bytes:
         kind = "is cut off" if position > data_bytes else "has bytes that belong to no tensor"

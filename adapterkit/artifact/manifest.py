@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["SCHEMA", "BaseReference", "Manifest", "content_digest", "tensors_digest"]
+__all__ = ["SCHEMA", "BaseReference", "Manifest", "content_digest", "identity", "json_digest", "tensors_digest"]
 
 SCHEMA = 1
 
@@ -66,5 +66,14 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 def content_digest(method: str, config: dict[str, Any], base: str, tensors: Mapping[str, Tensor]) -> str:
     """An adapter's identity: the sha256 of its method, configuration, base fingerprint and tensors."""
-    content = {"base": base, "config": config, "method": method, "tensors": tensors_digest(tensors)}
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    return identity(method, config, base, tensors_digest(tensors))
+
+
+def identity(method: str, config: dict[str, Any], base: str, tensors: str) -> str:
+    """The same, of the tensors' digest."""
+    return json_digest({"base": base, "config": config, "method": method, "tensors": tensors})
+
+
+def json_digest(value: Any) -> str:
+    """The sha256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

@@ -30,7 +30,7 @@ MOST_KEY = 512
 
 @attrs.frozen(eq=False)
 class Weights:
-    """A weights file: its tensors by ``"<site>.<name in the layer>"``, and the sha256 and size of the very bytes they are."""
+    """A weights file: its tensors by ``"<site>.<name in the layer>"``, and the sha256 and size of those very bytes."""
 
     tensors: dict[str, Tensor]
     sha256: str
@@ -67,7 +67,7 @@ def _read_data(file: io.FileIO, count: int) -> Tensor:
         data = torch.empty(count, dtype=torch.uint8)
     except (RuntimeError, MemoryError):
         raise ArtifactError(f"there is no memory for its {count:,} bytes") from None
-    rest = memoryview(data.numpy())
+    rest = memoryview(data.numpy().data)
     while rest:
         got = file.readinto(rest)
         if not got:
@@ -96,8 +96,8 @@ def check_tensors(tensors: Mapping[str, Tensor]) -> None:
     """What holds for the tensors of any adapter, on the way in and on the way out.
 
     Raises:
-        ArtifactError: There are none; a name is not a path of modules; a tensor is empty, of a type that cannot be trained,
-            or holds NaN or infinity.
+        ArtifactError: There are none; a name is not a path of modules; a tensor is empty, of a type that cannot be
+            trained, or holds NaN or infinity.
     """
     if not tensors:
         raise ArtifactError("it holds no tensors")
@@ -116,4 +116,5 @@ def _is_path(name: str) -> bool:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    return all(bool(torch.isfinite(chunk).all()) for chunk in tensor.detach().reshape(-1).split(CHUNK))
+    flat = tensor.detach().reshape(-1)
+    return all(bool(torch.isfinite(flat[i : i + CHUNK]).all()) for i in range(0, len(flat), CHUNK))

@@ -9,7 +9,7 @@ from adapterkit.errors import DataError, UnknownNameError, suggest
 from .cells import plain_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from adapterkit.contracts import DataFormat, Record
     from adapterkit.registry import Registry
@@ -44,19 +44,21 @@ def to_records(
     mapping = dict(columns or {})
     formats = _named(registry.formats(), format)
     _check_columns(rows, formats, mapping)
-    chosen = detect(rows[0].values, formats, mapping) if format is None else formats[0]
+    chosen = detect(rows[0].cells, formats, mapping) if format is None else formats[0]
     if chosen is None:
         raise DataError(_explain(rows, formats, mapping))
     records: list[tuple[Record, str]] = []
     problems: list[str] = []
     for row in rows:
         try:
-            records.append((_converted(row.values, chosen, mapping), row.where))
+            records.append((_converted(row.cells, chosen, mapping), row.where))
         except ValueError as error:
             problems.append(f"{row.where}: {error}")
     if problems:
         what = f"{len(problems)} of {len(rows)} rows cannot be used as {chosen.name!r}"
-        raise DataError(list_problems(what, problems))
+        call = "" if records else _working_call(rows, [chosen])
+        hint = f"\nSay which column is which, for example: {call}" if call else ""
+        raise DataError(list_problems(what, problems) + hint)
     return records
 
 
@@ -65,7 +67,8 @@ def detect(
 ) -> DataFormat | None:
     """The first of ``formats`` that ``row`` has the shape of; None when it has none.
 
-    With ``columns``, only formats that have all the fields named there are asked, and they see no cells but their fields.
+    With ``columns``, only formats that have all the fields named there are asked, and they see no cells but their
+    fields.
     """
     mapping = columns or {}
     for one in formats:
@@ -107,14 +110,14 @@ def _converted(row: Mapping[str, Any], one: DataFormat, columns: Mapping[str, st
 
 
 def _check_columns(rows: Sequence[Row], formats: Sequence[DataFormat], columns: Mapping[str, str]) -> None:
-    known = list(dict.fromkeys(str(column) for row in rows for column in row.values))
+    known = list(dict.fromkeys(str(column) for row in rows for column in row.cells))
     fields = sorted({field for one in formats for field in one.fields})
     problems = [
-        f"{column!r}: the data has no such column{suggest(column, known)}. It has: {', '.join(known)}"
+        f"{column!r}: no such column{suggest(column, known)} (there are: {', '.join(known)})"
         for column in columns.values()
         if column not in known
     ] + [
-        f"{field!r}: no format has such a field{suggest(field, fields)}. Formats: {_listing(formats)}"
+        f"{field!r}: no format has such a field{suggest(field, fields)} (formats: {_listing(formats)})"
         for field in columns
         if field not in fields
     ]
@@ -129,8 +132,10 @@ def _listing(formats: Iterable[DataFormat]) -> str:
 def _explain(rows: Sequence[Row], formats: Sequence[DataFormat], columns: Mapping[str, str]) -> str:
     first = rows[0]
     given = f" with columns={dict(columns)!r}" if columns else ""
-    shapes = "".join(f"\n  {one.name}: {', '.join(one.fields)}" for one in formats) or "\n  none: no plugin provides one"
-    text = f"{first.where}: no data format fits a row of the columns {', '.join(map(repr, first.values))}{given}."
+    shapes = (
+        "".join(f"\n  {one.name}: {', '.join(one.fields)}" for one in formats) or "\n  none: no plugin provides one"
+    )
+    text = f"{first.where}: no data format fits a row of the columns {', '.join(map(repr, first.cells))}{given}."
     text += f" Formats and their fields:{shapes}"
     call = _working_call(rows, formats)
     return text + (f"\nSay which column is which, for example: {call}" if call else "")
@@ -142,21 +147,21 @@ def _working_call(rows: Sequence[Row], formats: Iterable[DataFormat]) -> str:
     for one in formats:
         for count in range(1, min(len(one.fields), len(ordered)) + 1):
             columns = dict(zip(one.fields[:count], ordered, strict=False))
-            if _works(lambda columns=columns, one=one: _converted(rows[0].values, one, columns)):  # type: ignore[misc]
+            if _works(rows[0].cells, one, columns):
                 return f"columns={columns!r}"
     return ""
 
 
-def _works(attempt: Callable[[], Any]) -> bool:
+def _works(row: Mapping[str, Any], one: DataFormat, columns: Mapping[str, str]) -> bool:
     try:
-        attempt()
+        _converted(row, one, columns)
     except (TypeError, ValueError, LookupError, AttributeError):
         return False
     return True
 
 
 def _varied_first(rows: Sequence[Row]) -> list[str]:
-    """The columns that hold text, those with many different values first: questions before labels."""
-    sample = [plain_cells(row.values) for row in rows[:_LOOKED_AT]]
-    columns = [column for column, value in sample[0].items() if isinstance(value, str) and value.strip()]
+    """The columns that hold something, those with many different values first: questions before labels."""
+    sample = [plain_cells(row.cells) for row in rows[:_LOOKED_AT]]
+    columns = [column for column, value in sample[0].items() if value]
     return sorted(columns, key=lambda column: -len({str(row.get(column)) for row in sample}))

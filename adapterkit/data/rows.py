@@ -17,9 +17,9 @@ class Row:
     """One row.
 
     Attributes:
-        values: Cells by column.
+        cells: Values by column.
         where: The row's place, as errors name it: ``"train.csv:17"`` (a line) or ``"train.parquet[16]"`` (an index).
     """
 
-    values: Mapping[str, Any]
+    cells: Mapping[str, Any]
     where: str

@@ -51,7 +51,9 @@ def _parse(text: str, name: str, line: int = 0) -> Any:
             hint = ". One object on each line is JSON Lines: name the file .jsonl"
         if line and text.strip() in ("[", "{"):
             hint = ". One array or object over several lines is JSON: name the file .json"
-        raise DataError(f"{name}:{line or error.lineno}: bad JSON: {error.msg} at column {error.colno}{hint}") from error
+        raise DataError(
+            f"{name}:{line or error.lineno}: bad JSON: {error.msg} at column {error.colno}{hint}"
+        ) from error
     except RecursionError as error:
         raise DataError(f"{name}:{line or 1}: nested too deeply") from error
 

@@ -12,8 +12,9 @@ from attrs.validators import ge, optional
 
 from adapterkit.adapter import Adapter
 from adapterkit.config import build_config
-from adapterkit.data.batching import collate, pad_id
+from adapterkit.data.batching import collate
 from adapterkit.data.dataset import answers, encode_rows
+from adapterkit.data.padding import pad_id
 from adapterkit.data.rendering import Renderer
 from adapterkit.errors import SelectionError
 

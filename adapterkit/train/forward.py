@@ -80,12 +80,21 @@ def recomputing(model: Any, runtime: Runtime) -> Iterator[None]:
     """
     blocks = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
     before = [(module, module.training) for module in blocks]
-    model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": runtime.checkpoint_contexts})
+    enable, disable = _switches(model)
+    enable({"use_reentrant": False, "context_fn": runtime.checkpoint_contexts})
+    model.disable_input_require_grads()  # needed by reentrant checkpoints only, and would stay behind on the embeddings
     try:
         for module in blocks:
             module.training = True
         yield
     finally:
-        model.gradient_checkpointing_disable()
+        disable()
         for module, training in before:
             module.training = training
+
+
+def _switches(model: Any) -> tuple[Any, Any]:
+    """transformers' two switches, which had other names before 5.20."""
+    if hasattr(model, "activation_checkpointing_enable"):
+        return model.activation_checkpointing_enable, model.activation_checkpointing_disable
+    return model.gradient_checkpointing_enable, model.gradient_checkpointing_disable

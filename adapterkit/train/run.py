@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import torch
 
 from adapterkit.adapter import Adapter
 from adapterkit.artifact.manifest import Manifest
 from adapterkit.config import to_dict
 from adapterkit.contracts import Run
-from adapterkit.data.batching import collate, pad_id
-from adapterkit.data.dataset import Encoded, encode_rows
+from adapterkit.data.batching import collate
+from adapterkit.data.dataset import Encoded, Report, encode_rows
+from adapterkit.data.padding import pad_id
 from adapterkit.data.rendering import Renderer
 from adapterkit.errors import TrainingError
 from adapterkit.resident import build_layers, flatten
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
     from adapterkit.contracts import Method
 
 __all__ = ["train"]
+
+logger = logging.getLogger("adapterkit")
+MOST_SHOWN = 10
 
 
 def train(
@@ -58,6 +64,7 @@ def train(
     config = base.registry.call("configure", chosen, config=wanted, sites=base.sites)
     renderer = Renderer(base.tokenizer, run_options.max_length)
     rows = encode_rows(data, renderer, base.registry, columns=columns, format=format)
+    _say_what_was_lost(rows.report)
     held_out = encode_rows(eval_data, renderer, base.registry, columns=columns, format=format) if eval_data is not None else None
 
     # The base stays where it is, on its own device: accelerate is asked for processes, not for placement.
@@ -120,7 +127,7 @@ def _manifest(base: Base, method: Method, objective: str, run: Run, rows: Encode
         "objective": objective,
         "options": to_dict(run.options),
         "steps": run.steps,
-        "data": {"digest": rows.digest, **rows.report.summary()},
+        "data": {"digest": rows.digest, **_counts(rows.report)},
     }
     losses = {"loss": log.last("loss"), "eval_loss": log.last("eval_loss")}
     return Manifest(
@@ -129,3 +136,21 @@ def _manifest(base: Base, method: Method, objective: str, run: Run, rows: Encode
         training={**training, **{name: value for name, value in losses.items() if value is not None}},
         versions={"python": platform.python_version(), **{name: version(name) for name in ("adapterkit", "torch", "transformers")}},
     )
+
+
+def _counts(report: Report) -> dict[str, int]:
+    return {**attrs.asdict(report, filter=attrs.filters.exclude("unusable")), "unusable_rows": len(report.unusable)}
+
+
+def _say_what_was_lost(report: Report) -> None:
+    """Rows that were cut or left out are never passed over in silence."""
+    if report.truncated_rows:
+        logger.warning("%d of %d rows were cut to max_length and lost %d tokens", *_lost(report))
+    for row in report.unusable[:MOST_SHOWN]:
+        logger.warning("%s is left out: %s", row.where, row.reason)
+    if len(report.unusable) > MOST_SHOWN:
+        logger.warning("%d more rows are left out", len(report.unusable) - MOST_SHOWN)
+
+
+def _lost(report: Report) -> tuple[int, int, int]:
+    return report.truncated_rows, report.rows, report.truncated_tokens

@@ -26,10 +26,11 @@ def text_of(value: Any, what: str) -> str:
 def optional_text(row: Mapping[str, Any], field: str) -> str:
     """The text of ``field``; empty when the row has none."""
     value = row.get(field)
-    return text_of(value, field) if value is not None and value != "" else ""
+    absent = value is None or (isinstance(value, str) and not value.strip())
+    return "" if absent else text_of(value, field)
 
 
 def system_turn(row: Mapping[str, Any]) -> tuple[Message, ...]:
     """The turn of the optional column ``system``; none when it is empty."""
     text = optional_text(row, "system")
-    return (Message("system", text),) if text.strip() else ()
+    return (Message("system", text),) if text else ()

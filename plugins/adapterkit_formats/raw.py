@@ -17,8 +17,8 @@ __all__ = ["from_text", "holds_only_text"]
 def holds_only_text(row: Mapping[str, Any]) -> bool:
     """Whether ``text`` is all that the row has.
 
-    Beside another column it may as well be a prompt, as in a table of texts and their labels; training on it as raw text
-    would leave the labels out without a word. Who means raw text says ``format="text"`` or ``columns={"text": ...}``.
+    Beside another column it may as well be a prompt, as in a table of texts and their labels; training on it as raw
+    text would leave the labels out without a word. Who means raw text says ``format="text"``.
     """
     return set(row) == {"text"}
 

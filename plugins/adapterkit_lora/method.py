@@ -88,11 +88,12 @@ class LoraMethod(LayerMethod):
 
     def to_peft(self, config: LoraConfig) -> dict[str, Any]:
         """PEFT's ``LoraConfig``."""
+        targets = config.target_modules
         return {
             "r": config.rank,
             "lora_alpha": _whole(config.alpha or 2.0 * config.rank),
             "lora_dropout": config.dropout,
-            "target_modules": list(config.target_modules),
+            "target_modules": targets if isinstance(targets, str) else list(targets),
             "use_rslora": config.use_rslora,
             "rank_pattern": dict(config.rank_pattern),
             "alpha_pattern": {name: _whole(alpha) for name, alpha in config.alpha_pattern.items()},

@@ -23,6 +23,7 @@ TRANSLATED = {
     "rank_pattern": "rank_pattern",
     "alpha_pattern": "alpha_pattern",
 }
+PEFT_DEFAULTS = {"r": 8, "lora_alpha": 8}
 # Fields that say nothing about what the trained tensors do.
 DESCRIPTIVE = {
     "auto_mapping",
@@ -60,5 +61,6 @@ def read(values: Mapping[str, Any]) -> LoraConfig:
     asked = sorted(name for name, value in values.items() if name not in known and value)
     if asked:
         raise ValueError(f"{asked[0]}={values[asked[0]]!r} is not what plain LoRA does")
-    options = {ours: values[theirs] for theirs, ours in TRANSLATED.items() if values.get(theirs) is not None}
+    told = {**PEFT_DEFAULTS, **{name: value for name, value in values.items() if value is not None}}
+    options = {ours: told[theirs] for theirs, ours in TRANSLATED.items() if theirs in told}
     return build_config(LoraConfig, options, what="fields of adapter_config.json")

@@ -18,7 +18,9 @@ __all__ = ["accuracy", "adapterkit_metrics", "f1"]
 def adapterkit_metrics() -> Iterator[Metric]:
     """Accuracy and macro F1 of whole answers."""
     yield Metric(name="accuracy", compute=accuracy, summary="the part of answers that are exactly as expected")
-    yield Metric(name="f1", compute=f1, summary="the mean over expected answers of precision and recall's harmonic mean")
+    yield Metric(
+        name="f1", compute=f1, summary="the mean over expected answers of precision and recall's harmonic mean"
+    )
 
 
 def accuracy(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:

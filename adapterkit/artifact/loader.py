@@ -1,0 +1,129 @@
+"""The only way in for an adapter folder: a stranger's until it is proven, and nothing of it is kept when it is not."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from adapterkit.config import canonical_json, from_dict, to_dict
+from adapterkit.errors import ArtifactError, ConfigError, UnknownNameError
+
+from .files import find_folder, has, read_bytes
+from .layout import MANIFEST, MOST_JSON_BYTES, MOST_WEIGHT_BYTES, PEFT_CONFIG, WEIGHTS
+from .manifest import Manifest, tensors_digest
+from .peft_form import base_named, check_agreement, config_from_peft, method_of
+from .record import FileRecord, Record, from_values
+from .strict_json import parse_object
+from .tensors import Weights, read_weights
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from adapterkit.contracts import Method
+    from adapterkit.registry import Registry
+
+__all__ = ["read_artifact"]
+
+Artifact = tuple[str, Any, dict[str, "Tensor"], Manifest]
+PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.ckpt", "adapter_model.pkl")
+
+
+def read_artifact(
+    folder: str | os.PathLike[str], registry: Registry, *, max_bytes: int = MOST_WEIGHT_BYTES
+) -> tuple[str, Any, dict[str, Tensor], Manifest]:
+    """Read a folder that adapterkit or PEFT wrote, with everything checked that can be without the base.
+
+    Three files are ever opened, each once: the manifest, PEFT's configuration and the weights. Whether the tensors are
+    those that the method expects on a base is for :func:`~adapterkit.artifact.fit.check_fit` to say.
+
+    Args:
+        folder: The adapter's folder; a snapshot in the Hugging Face cache is one.
+        registry: Where the adapter's method is looked up.
+        max_bytes: Larger weights are refused before memory is taken for them.
+
+    Returns:
+        The method's name, its configuration, the tensors by ``"<site>.<name in the layer>"``, and the manifest.
+
+    Raises:
+        ArtifactError: The folder is refused; the message says which file and why.
+    """
+    try:
+        root = find_folder(folder)
+        _check_names(root)
+        return _read_ours(root, registry, max_bytes) if has(root, MANIFEST) else _read_peft(root, registry, max_bytes)
+    except (ArtifactError, OSError) as error:
+        raise ArtifactError(f"adapter folder {str(folder)!r} is refused: {error}") from error
+
+
+def _check_names(root: Path) -> None:
+    if not has(root, MANIFEST) and not has(root, PEFT_CONFIG):
+        raise ArtifactError(f"it holds no adapter: neither {MANIFEST} nor {PEFT_CONFIG} is there")
+    if has(root, WEIGHTS):
+        return
+    pickle = next((name for name in PICKLES if has(root, name)), None)
+    if pickle:
+        raise ArtifactError(f"{pickle} is a pickle, which can run any code when it is read; save it as {WEIGHTS}")
+    raise ArtifactError(f"{WEIGHTS} is missing")
+
+
+def _read_ours(root: Path, registry: Registry, max_bytes: int) -> Artifact:
+    record = from_values(parse_object(read_bytes(root, MANIFEST, MOST_JSON_BYTES), MANIFEST))
+    method = _method(record, registry)
+    config = _config(record, method)
+    listed = {WEIGHTS, PEFT_CONFIG} if has(root, PEFT_CONFIG) else {WEIGHTS}
+    if set(record.files) != listed or (PEFT_CONFIG in listed) != (method.to_peft(config) is not None):
+        named, found = ", ".join(sorted(record.files)) or "no files", ", ".join(sorted(listed))
+        raise ArtifactError(f"{MANIFEST} lists {named}; the folder holds {found}")
+    if PEFT_CONFIG in listed:
+        data = read_bytes(root, PEFT_CONFIG, MOST_JSON_BYTES)
+        _check_file(record, PEFT_CONFIG, hashlib.sha256(data).hexdigest(), len(data))
+        check_agreement(parse_object(data, PEFT_CONFIG), method, config, record.manifest.base)
+    weights = read_weights(root, max_bytes)
+    _check_weights(record, weights)
+    return method.name, config, weights.tensors, record.manifest
+
+
+def _method(record: Record, registry: Registry) -> Method:
+    try:
+        return registry.method(record.method)
+    except UnknownNameError as error:
+        raise ArtifactError(f"it was made by {record.manifest.plugin or 'a plugin'}: {error}") from None
+
+
+def _config(record: Record, method: Method) -> Any:
+    try:
+        config: Any = from_dict(method.config, record.config, what=f"the configuration in {MANIFEST}")
+    except ConfigError as error:
+        raise ArtifactError(str(error)) from None
+    # a later version of the method may have more options; those that are written must mean what they say
+    kept = {name: value for name, value in to_dict(config).items() if name in record.config}
+    if canonical_json(kept) != canonical_json(record.config):
+        raise ArtifactError(f"the configuration in {MANIFEST} is not written as method {method.name!r} writes it")
+    return config
+
+
+def _check_weights(record: Record, weights: Weights) -> None:
+    _check_file(record, WEIGHTS, weights.sha256, weights.size)
+    if tensors_digest(weights.tensors) != record.tensors:
+        raise ArtifactError(f"{WEIGHTS}: the tensors are not those that the digest in {MANIFEST} was taken of")
+
+
+def _check_file(record: Record, name: str, sha256: str, size: int) -> None:
+    if record.files[name] != FileRecord(sha256, size):
+        raise ArtifactError(f"{name} is not the file that {MANIFEST} lists: it was changed after it was saved")
+
+
+def _read_peft(root: Path, registry: Registry, max_bytes: int) -> Artifact:
+    values = parse_object(read_bytes(root, PEFT_CONFIG, MOST_JSON_BYTES), PEFT_CONFIG)
+    method = method_of(values, registry)
+    config = config_from_peft(method, values)
+    weights = read_weights(root, max_bytes)
+    return method.name, config, weights.tensors, Manifest(base=base_named(values), versions=_versions(values))
+
+
+def _versions(values: dict[str, Any]) -> dict[str, str]:
+    version = values.get("peft_version")
+    return {"peft": version} if isinstance(version, str) else {}

@@ -1,0 +1,114 @@
+"""Writes an adapter folder: PEFT's files, a manifest that proves them and a card; the same adapter, the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save_file
+
+from adapterkit.config import to_dict
+from adapterkit.errors import ArtifactError
+
+from .card import render
+from .engines import judge
+from .layout import CARD, KEY_PREFIX, MANIFEST, MOST_JSON_BYTES, PEFT_CONFIG, WEIGHTS
+from .manifest import tensors_digest
+from .peft_form import peft_values
+from .record import FileRecord, Record, to_values
+from .replacing import replacing
+from .tensors import check_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from adapterkit.contracts import Method
+
+    from .manifest import Manifest
+
+__all__ = ["write_artifact"]
+
+
+def write_artifact(
+    folder: str | os.PathLike[str],
+    *,
+    method: Method,
+    config: Any,
+    tensors: Mapping[str, Tensor],
+    manifest: Manifest,
+    digest: str,
+) -> Path:
+    """Write an adapter, all or nothing; what is written is what the loader takes.
+
+    Args:
+        folder: Where to; an existing folder is replaced when it is empty or holds an adapter and nothing else.
+        method: The adapter's method.
+        config: The method's configuration.
+        tensors: By ``"<site>.<name in the layer>"``.
+        manifest: What is known of the adapter beside.
+        digest: The adapter's identity, see :func:`~adapterkit.artifact.manifest.content_digest`.
+
+    Returns:
+        The folder's true path.
+
+    Raises:
+        ArtifactError: The adapter is none that could be read again, or the folder cannot be written; it is as it was.
+    """
+    try:
+        check_tensors(tensors)
+        with replacing(folder) as staging:
+            fields = peft_values(method, config, manifest.base)
+            if fields is not None:
+                _write_json(staging / PEFT_CONFIG, fields)
+            _write_weights(staging / WEIGHTS, tensors)
+            record = Record(
+                method=method.name,
+                config=to_dict(config),
+                manifest=manifest,
+                tensors=tensors_digest(tensors),
+                files={path.name: _file_record(path) for path in sorted(staging.iterdir())},
+                engines=judge(fields, tensors),
+            )
+            _write_proof(staging, record, digest)
+    except (ValueError, TypeError, OSError) as error:
+        raise ArtifactError(f"the adapter is not saved to {str(folder)!r}: {error}") from error
+    return Path(os.path.realpath(folder))
+
+
+def _write_proof(folder: Path, record: Record, digest: str) -> None:
+    if record.digest != digest:
+        raise ArtifactError(f"the digest {digest:.12}… is not that of these tensors and this configuration")
+    values = to_values(record)
+    _write_json(folder / MANIFEST, values)
+    _write_text(folder / CARD, render(values))
+
+
+def _write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    # one metadata key: with two, safetensors' bytes would differ from save to save
+    whole = {KEY_PREFIX + name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(whole, path, metadata={"format": "pt"})
+    path.chmod(mode)  # safetensors writes for the owner alone; an adapter is as public as its folder
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    size = len(text.encode())
+    if size > MOST_JSON_BYTES:
+        raise ArtifactError(f"{path.name} would have {size:,} bytes; at most {MOST_JSON_BYTES:,} are read")
+    _write_text(path, text)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_bytes(text.encode("utf-8"))
+
+
+def _file_record(path: Path) -> FileRecord:
+    with path.open("rb") as file:
+        return FileRecord(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
