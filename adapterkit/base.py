@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 import torch
 
 from .adapter import Adapter
-from .artifact.fit import check_fit
+from .artifact.fit import check_base, check_tensors
 from .artifact.manifest import BaseReference
-from .errors import ConfigError, SelectionError
+from .errors import ArtifactError, ConfigError, SelectionError, TargetError
 from .fingerprint import fingerprint
 from .generation import generate
 from .loading import LoadedBase, Source, load_base
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from .contracts import Method
     from .generation import Prompt
     from .train.evaluation import Evaluation
 
@@ -122,7 +123,8 @@ class Base:
     @property
     def device(self) -> torch.device:
         """Where the base's first weights are."""
-        return next(self._loaded.model.parameters()).device
+        device: torch.device = next(self._loaded.model.parameters()).device
+        return device
 
     def detach(self) -> None:
         """Take everything of adapterkit off the model: it is as it was before."""
@@ -190,7 +192,9 @@ class Base:
         if adapter is None or isinstance(adapter, Adapter):
             return self._resident(adapter).plan if adapter is not None else None
         if not isinstance(adapter, (list, tuple)) or not adapter:
-            raise SelectionError(f"an adapter is an Adapter, a list of them with one for each row, or None; not {adapter!r}")
+            raise SelectionError(
+                f"an adapter is an Adapter, a list of them with one for each row, or None; not {adapter!r}"
+            )
         plans = [self._plan(one) for one in adapter]
         return plans[0] if len(set(map(id, plans))) == 1 else row_plan(plans, self.device)
 
@@ -201,18 +205,27 @@ class Base:
         if found is not None:
             return found
         with self._lock:
+            check_base(adapter.manifest, self.reference.fingerprint)
             method = self.registry.method(adapter.method)
-            expected = expected_tensors(self.registry, method, adapter.config, self.sites)
-            check_fit(adapter.tensors, expected, base_fingerprint=self.reference.fingerprint, manifest=adapter.manifest)
+            check_tensors(adapter.tensors, self._expected(method, adapter.config))
             resident = make_resident(self.registry, method, adapter, self.sites, self._loaded.model)
             _ = self.runtime
             self._residents[adapter.digest] = resident
         self.registry.notify("adapterkit_adapter_loaded", adapter=adapter)
         return resident
 
+    def _expected(self, method: Method, config: Any) -> dict[str, tuple[int, ...]]:
+        """Which tensors, of which shapes, an adapter of this configuration holds on this base."""
+        try:
+            return expected_tensors(self.registry, method, config, self.sites)
+        except (ConfigError, TargetError) as error:
+            raise ArtifactError(f"the adapter does not fit this base: {error}") from error
+
     # -- training -----------------------------------------------------------------------------------------------------
 
-    def train(self, data: Any = None, *, method: str = "lora", output: str | os.PathLike[str] | None = None, **options: Any) -> Adapter:
+    def train(
+        self, data: Any = None, *, method: str = "lora", output: str | os.PathLike[str] | None = None, **options: Any
+    ) -> Adapter:
         """Train an adapter on ``data``; the base is left as it is, and the new adapter is resident.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import types
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -32,7 +32,7 @@ def build_config(cls: type[T], options: dict[str, Any], *, what: str) -> T:
         ConfigError: Unknown names (with a suggestion), values of the wrong type, values that a validator refuses.
     """
     hints = get_type_hints(cls)
-    fields = {field.name: field for field in attrs.fields(cls)}
+    fields = {field.name: field for field in attrs.fields(cast("Any", cls))}
     problems = [f"{name}: no such option{suggest(name, fields)}" for name in options if name not in fields]
     values: dict[str, Any] = {}
     for name, field in fields.items():

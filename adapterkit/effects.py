@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 import attrs
-import torch
-from torch import Tensor
+import torch  # noqa: TC002 - attrs and readers of annotations need the names
+from torch import Tensor  # noqa: TC002
 from torch.nn import functional
 
 __all__ = ["Effect", "Effects", "LowRank"]

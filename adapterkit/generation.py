@@ -10,6 +10,7 @@ import torch
 from attrs.validators import and_, ge, gt, le, optional
 
 from .config import build_config
+from .contracts import Message, Text
 from .data.padding import pad_id
 from .data.rendering import Renderer
 from .errors import SelectionError
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GenerateOptions", "Prompt", "generate"]
 
-Prompt: TypeAlias = str | Sequence[Mapping[str, str]]
-"""A text, which is one turn of a user, or messages with ``role`` and ``content``."""
+Prompt: TypeAlias = str | Text | Sequence[Message | Mapping[str, str]]
+"""What a user says; turns, as messages or mappings with ``role`` and ``content``; or a Text to go on from, without a template."""
 
 
 @attrs.frozen(kw_only=True)
@@ -47,7 +48,7 @@ class GenerateOptions:
 def generate(base: Base, prompts: Sequence[Prompt], *, adapter: Any = None, **options: Any) -> list[str]:
     """See :meth:`adapterkit.Base.generate`."""
     chosen = build_config(GenerateOptions, options, what="options of generate")
-    adapters = _for_each(base, adapter, len(prompts))
+    adapters = _for_each(adapter, len(prompts))
     renderer = Renderer(base.tokenizer, max_length=_context(base))
     ids = [renderer.prompt(prompt) for prompt in prompts]
     _check_lengths(ids, chosen.max_new_tokens, _context(base))
@@ -63,10 +64,12 @@ def generate(base: Base, prompts: Sequence[Prompt], *, adapter: Any = None, **op
     return answers
 
 
-def _for_each(base: Base, adapter: Any, rows: int) -> list[Adapter | None]:
+def _for_each(adapter: Any, rows: int) -> list[Adapter | None]:
     if isinstance(adapter, (list, tuple)):
         if len(adapter) != rows:
-            raise SelectionError(f"{len(adapter)} adapters for {rows} prompts: give one for each, or a single one for all")
+            raise SelectionError(
+                f"{len(adapter)} adapters for {rows} prompts: give one for each, or a single one for all"
+            )
         return list(adapter)
     return [adapter] * rows
 

@@ -31,7 +31,12 @@ __all__ = ["EVENTS", "GROUP", "OPERATION_HOOKS", "PROVIDERS", "hookimpl", "hooks
 GROUP = "adapterkit"
 PROVIDERS = ("adapterkit_methods", "adapterkit_objectives", "adapterkit_formats", "adapterkit_metrics")
 OPERATION_HOOKS = ("adapterkit_configure", "adapterkit_build", "adapterkit_lower")
-EVENTS = ("adapterkit_train_started", "adapterkit_train_logged", "adapterkit_train_finished", "adapterkit_adapter_loaded")
+EVENTS = (
+    "adapterkit_train_started",
+    "adapterkit_train_logged",
+    "adapterkit_train_finished",
+    "adapterkit_adapter_loaded",
+)
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)

@@ -93,18 +93,24 @@ def _load_files(source: Source) -> tuple[Any, Any]:
 def _check_location(location: str) -> None:
     path = Path(location)
     if (path / "adapter_config.json").is_file():
-        raise BaseLoadError(f"{location!r} holds an adapter, not a base; load its base and then Base.load({location!r})")
+        raise BaseLoadError(
+            f"{location!r} holds an adapter, not a base; load its base and then Base.load({location!r})"
+        )
     if path.is_dir() and not (path / "config.json").is_file():
         raise BaseLoadError(f"{location!r} holds no model: it has no config.json")
     if not path.exists() and (location.startswith((".", "/", "~")) or location.count("/") > 1):
-        raise BaseLoadError(f"no folder {location!r}; a base is a folder, a Hub id such as 'org/model', or a model object")
+        raise BaseLoadError(
+            f"no folder {location!r}; a base is a folder, a Hub id such as 'org/model', or a model object"
+        )
 
 
 def _check_object(model: nn.Module) -> nn.Module:
     if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
         raise BaseLoadError(f"a base is a folder, a Hub id or a transformers model, not {type(model).__name__}")
     if hasattr(model, "peft_config"):
-        raise BaseLoadError("this model has PEFT adapters in it; pass the model that they were put into, after .unload()")
+        raise BaseLoadError(
+            "this model has PEFT adapters in it; pass the model that they were put into, after .unload()"
+        )
     return model
 
 

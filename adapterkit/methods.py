@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
@@ -45,4 +45,4 @@ class LayerMethod(Method):
         """What each layer's own ``lower()`` says; None when the layers have none."""
         if not hasattr(self.layer, "lower"):
             return None
-        return {name: layer.lower() for name, layer in layers.items()}
+        return {name: cast("Any", layer).lower() for name, layer in layers.items()}

@@ -180,7 +180,9 @@ class Registry:
             return self._register(key, self._found[key].load())
         except Exception as error:
             if self._strict:
-                raise BrokenPluginError(f"plugin {info.name!r} ({info.module}) cannot be used: {_reason(error)}") from error
+                raise BrokenPluginError(
+                    f"plugin {info.name!r} ({info.module}) cannot be used: {_reason(error)}"
+                ) from error
             return self._set(key, state="broken", reason=_reason(error))
 
     def _register(self, key: tuple[str, str], plugin: object) -> PluginInfo:
@@ -223,6 +225,13 @@ class Registry:
         """
         return self._one(Method, name)
 
+    def methods_of_peft(self, peft_type: str) -> tuple[Method, ...]:
+        """The methods whose files PEFT calls ``peft_type``; a clash between others is no matter here."""
+        self.load_all()
+        rivals = self._records[Method]
+        names = sorted(name for name, found in rivals.items() if any(one.peft_type == peft_type for one, _ in found))
+        return tuple(self._unique(Method, name) for name in names)
+
     def objective(self, name: str) -> Objective:
         """The objective called ``name``; raises as :meth:`method` does."""
         return self._one(Objective, name)
@@ -260,7 +269,9 @@ class Registry:
     def _unique(self, kind: type[RecordT], name: str) -> RecordT:
         rivals = self._records[kind][name]
         if len(rivals) > 1:
-            raise PluginClashError(_clash(f"{NAMES[kind]} {name!r}", [f"{i.name} ({i.distribution})" for _, i in rivals]))
+            raise PluginClashError(
+                _clash(f"{NAMES[kind]} {name!r}", [f"{i.name} ({i.distribution})" for _, i in rivals])
+            )
         return cast("RecordT", rivals[0][0])
 
     def _explain_missing(self, name: str) -> str:
@@ -323,7 +334,9 @@ def _check(record: object, kind: type, hook: str) -> None:
     if mine & training:
         raise ValueError(f"options {sorted(mine & training)} of method {record.name!r} are training options' names")
     if set(record.defaults) - training:
-        raise ValueError(f"defaults {sorted(set(record.defaults) - training)} of method {record.name!r} are not training options")
+        raise ValueError(
+            f"defaults {sorted(set(record.defaults) - training)} of method {record.name!r} are not training options"
+        )
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -43,14 +43,16 @@ def build_layers(registry: Registry, method: Method, config: Any, sites: Sequenc
     return _Layers(layers)
 
 
-def expected_tensors(registry: Registry, method: Method, config: Any, sites: Sequence[Site]) -> dict[str, tuple[int, ...]]:
+def expected_tensors(
+    registry: Registry, method: Method, config: Any, sites: Sequence[Site]
+) -> dict[str, tuple[int, ...]]:
     """Which tensors, of which shapes, an adapter of this configuration holds on this base."""
     with torch.device("meta"):
         layers = build_layers(registry, method, config, sites)
     return {name: tuple(tensor.shape) for name, tensor in flatten(layers).items()}
 
 
-def flatten(layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def flatten(layers: nn.ModuleDict) -> dict[str, Tensor]:
     """The state of all layers by ``"<site>.<name in the layer>"``."""
     return {f"{site}.{name}": tensor for site, layer in layers.items() for name, tensor in layer.state_dict().items()}
 

@@ -72,7 +72,7 @@ def _site(name: str, module: nn.Module, *, is_head: bool) -> Site | None:
     if isinstance(module, nn.Embedding):
         return Site(name, "embedding", module.num_embeddings, module.embedding_dim, module=module)
     if type(module).__name__ == "Conv1D" and isinstance(getattr(module, "weight", None), nn.Parameter):
-        in_features, out_features = module.weight.shape  # type: ignore[union-attr, misc]
+        in_features, out_features = module.weight.shape  # type: ignore[misc]
         return Site(name, "conv1d", in_features, out_features, is_head, module=module)
     return None
 
@@ -131,8 +131,11 @@ def shorten(chosen: Sequence[Site], sites: Sequence[Site]) -> tuple[str, ...]:
 
 
 def pattern_value(patterns: dict[str, Any], name: str, default: Any) -> Any:
-    """The value of the first pattern that a site's name ends with, as PEFT reads ``rank_pattern`` and ``alpha_pattern``."""
-    for pattern, value in patterns.items():
+    """The value of the first pattern that a site's name ends with, as PEFT reads ``rank_pattern`` and ``alpha_pattern``.
+
+    The first in alphabetical order: that is the order in which PEFT and we write them to a file.
+    """
+    for pattern, value in sorted(patterns.items()):
         if _fits(rf"(?:.*\.)?(?:{pattern})", name):
             return value
     return default
@@ -142,7 +145,9 @@ def _fits(pattern: str, name: str) -> bool:
     try:
         return regex.fullmatch(pattern, name, timeout=PATTERN_SECONDS) is not None
     except (regex.error, TimeoutError) as error:
-        raise ConfigError("target modules do not fit", [f"pattern {pattern[:200]!r}: {error or 'takes too long'}"]) from None
+        raise ConfigError(
+            "target modules do not fit", [f"pattern {pattern[:200]!r}: {error or 'takes too long'}"]
+        ) from None
 
 
 def _ends(name: str, target: str) -> bool:

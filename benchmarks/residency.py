@@ -1,6 +1,8 @@
 """Selecting and loading one of up to 64 resident adapters, beside PEFT's `set_adapter` and `load_adapter`."""
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,7 +16,6 @@ from adapterkit import Adapter, Base
 
 BASE = Path(__file__).parent.parent / "examples" / "base"
 RESIDENT = 64
-SELECTIONS = 200
 
 
 def make_folders(base: Base, root: Path) -> list[Path]:
@@ -30,35 +31,35 @@ def make_folders(base: Base, root: Path) -> list[Path]:
     return folders
 
 
-def ours(base: Base, folders: list[Path]) -> tuple[list[float], dict[int, float]]:
+def measure(
+    load: Callable[[Path], object], select: Callable[[int], object], folders: list[Path], rounds: int
+) -> tuple[list[float], dict[int, float]]:
     """Seconds to load each, and to select among 1 and among 64."""
-    loads, selections, adapters = [], {}, []
+    loads, selections = [], {}
     for count, folder in enumerate(folders, start=1):
-        loads.append(seconds(lambda folder=folder: adapters.append(base.load(folder))))
+        loads.append(seconds(partial(load, folder)))
         if count in (1, RESIDENT):
-            selections[count] = median(seconds(lambda i=i: base.use(adapters[i % count])) for i in range(SELECTIONS))
-    base.use(None)
+            selections[count] = median(seconds(partial(select, number % count)) for number in range(rounds))
     return loads, selections
+
+
+def ours(base: Base, folders: list[Path]) -> tuple[list[float], dict[int, float]]:
+    """`Base.load` and `Base.use`."""
+    adapters: list[Adapter] = []
+    return measure(lambda folder: adapters.append(base.load(folder)), lambda n: base.use(adapters[n]), folders, 200)
 
 
 def peers(model: Any, folders: list[Path]) -> tuple[list[float], dict[int, float]]:
-    """The same through PEFT, whose first load is the one that wraps the model."""
-    loads, selections = [], {}
-    peft = None
-    for count, folder in enumerate(folders, start=1):
-        if peft is None:
-            start = seconds(lambda: None)
-            holder: list[PeftModel] = []
-            start = seconds(
-                lambda folder=folder: holder.append(PeftModel.from_pretrained(model, folder, adapter_name="a0"))
-            )
-            peft = holder[0]
-            loads.append(start)
+    """`PeftModel.load_adapter` and `set_adapter`; the first load is the one that wraps the model."""
+    wrapped: list[PeftModel] = []
+
+    def load(folder: Path) -> None:
+        if wrapped:
+            wrapped[0].load_adapter(folder, adapter_name=folder.name)
         else:
-            loads.append(seconds(lambda folder=folder, n=count: peft.load_adapter(folder, adapter_name=f"a{n - 1}")))
-        if count in (1, RESIDENT):
-            selections[count] = median(seconds(lambda i=i: peft.set_adapter(f"a{i % count}")) for i in range(10))
-    return loads, selections
+            wrapped.append(PeftModel.from_pretrained(model, folder, adapter_name=folder.name))
+
+    return measure(load, lambda n: wrapped[0].set_adapter(folders[n].name), folders, 10)
 
 
 def main() -> None:

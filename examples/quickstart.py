@@ -1,8 +1,5 @@
 """Two adapters for one small base, on real data, in a few minutes on two CPU cores: train, swap, mix, save, reload."""
 
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 from adapterkit import Base

@@ -15,37 +15,40 @@ if TYPE_CHECKING:
 
     from .manifest import Manifest
 
-__all__ = ["check_fit"]
+__all__ = ["check_base", "check_tensors"]
 
 SHOWN = 4
 """How many tensors of a kind are named in an error."""
 
 
-def check_fit(
-    tensors: Mapping[str, Tensor],
-    expected: Mapping[str, tuple[int, ...]],
-    *,
-    base_fingerprint: str,
-    manifest: Manifest,
-) -> None:
+def check_base(manifest: Manifest, fingerprint: str) -> None:
+    """Refuse an adapter that says it was made for another base.
+
+    Args:
+        manifest: The adapter's manifest; one that names no fingerprint, as PEFT's folders do not, proves nothing.
+        fingerprint: What :func:`adapterkit.fingerprint.fingerprint` says of this base.
+
+    Raises:
+        BaseMismatchError: The two are different bases.
+    """
+    made_for = manifest.base
+    if made_for.fingerprint and not same_base(made_for.fingerprint, fingerprint):
+        raise BaseMismatchError(
+            f"the adapter was made for another base: {made_for.name or 'one'} {made_for.revision}".rstrip()
+            + f" with fingerprint {made_for.fingerprint:.24}…; this one has {fingerprint:.24}…"
+        )
+
+
+def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse an adapter that is not complete, or that would reach beyond itself, before a byte of it is copied.
 
     Args:
         tensors: The adapter's tensors, by ``"<site>.<name in the layer>"``.
         expected: Names and shapes that the method's layers have on this base; make them on the meta device.
-        base_fingerprint: What :func:`adapterkit.fingerprint.fingerprint` says of this base.
-        manifest: The adapter's manifest.
 
     Raises:
-        BaseMismatchError: The adapter was made for another base.
         ArtifactError: A tensor is missing, is not the adapter's to have, or has another shape.
     """
-    made_for = manifest.base
-    if made_for.fingerprint and not _is_same(made_for.fingerprint, base_fingerprint):
-        raise BaseMismatchError(
-            f"the adapter was made for another base: {made_for.name or 'one'} {made_for.revision}".rstrip()
-            + f" with fingerprint {made_for.fingerprint:.24}…; this one has {base_fingerprint:.24}…"
-        )
     problems = [
         *_listed("missing", expected.keys() - tensors.keys()),
         *_listed("unexpected", (_explain(name, expected) for name in sorted(tensors.keys() - expected.keys()))),
@@ -53,13 +56,6 @@ def check_fit(
     ]
     if problems:
         raise ArtifactError("the adapter does not fit this base:" + "".join(problems))
-
-
-def _is_same(one: str, other: str) -> bool:
-    try:
-        return same_base(one, other)
-    except ValueError:  # not a fingerprint at all: a stranger may write anything there
-        return False
 
 
 def _listed(kind: str, names: Iterable[str]) -> list[str]:

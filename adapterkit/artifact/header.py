@@ -88,7 +88,7 @@ def _entry(pairs: list[tuple[str, Any]]) -> Entry | dict[str, Any]:
         raise ArtifactError(f"a tensor has the shape {shape!r:.100}")
     if 0 in shape:
         raise ArtifactError(f"a tensor is empty: its shape is {shape}")
-    if not _are_numbers(offsets) or len(offsets) != 2:  # noqa: PLR2004
+    if not _are_numbers(offsets) or len(offsets) != 2:
         raise ArtifactError(f"a tensor has the offsets {offsets!r:.100}")
     return Entry(DTYPES[dtype], tuple(shape), *offsets)
 

@@ -37,7 +37,7 @@ def read_artifact(
     """Read a folder that adapterkit or PEFT wrote, with everything checked that can be without the base.
 
     Three files are ever opened, each once: the manifest, PEFT's configuration and the weights. Whether the tensors are
-    those that the method expects on a base is for :func:`~adapterkit.artifact.fit.check_fit` to say.
+    those that the method expects on a base is for :func:`~adapterkit.artifact.fit.check_tensors` to say.
 
     Args:
         folder: The adapter's folder; a snapshot in the Hugging Face cache is one.
@@ -61,12 +61,9 @@ def read_artifact(
 def _check_names(root: Path) -> None:
     if not has(root, MANIFEST) and not has(root, PEFT_CONFIG):
         raise ArtifactError(f"it holds no adapter: neither {MANIFEST} nor {PEFT_CONFIG} is there")
-    if has(root, WEIGHTS):
-        return
     pickle = next((name for name in PICKLES if has(root, name)), None)
-    if pickle:
+    if pickle and not has(root, WEIGHTS):
         raise ArtifactError(f"{pickle} is a pickle, which can run any code when it is read; save it as {WEIGHTS}")
-    raise ArtifactError(f"{WEIGHTS} is missing")
 
 
 def _read_ours(root: Path, registry: Registry, max_bytes: int) -> Artifact:

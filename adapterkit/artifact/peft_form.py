@@ -65,15 +65,15 @@ def method_of(values: Mapping[str, Any], registry: Registry) -> Method:
     wanted = values.get("peft_type")
     if not isinstance(wanted, str) or not wanted:
         raise ArtifactError(f"{PEFT_CONFIG} names no method: peft_type is {wanted!r:.50}")
-    methods = registry.methods()
-    fitting = [method for method in methods if method.peft_type == wanted]
+    fitting = registry.methods_of_peft(wanted)
     namesakes = [method for method in fitting if method.name == wanted.lower()]
     if len(namesakes or fitting) == 1:
         return (namesakes or fitting)[0]
     if fitting:
         raise ArtifactError(f"peft_type {wanted!r:.50} is answered by {', '.join(method.name for method in fitting)}")
-    known = ", ".join(sorted({method.peft_type for method in methods if method.peft_type})) or "none"
-    raise ArtifactError(f"no method here reads peft_type {wanted!r:.50}; known: {known}. See `adapterkit plugins`")
+    raise ArtifactError(
+        f"no method here reads peft_type {wanted!r:.50}; `adapterkit plugins --check` says what is there"
+    )
 
 
 def base_named(values: Mapping[str, Any]) -> BaseReference:

@@ -24,7 +24,9 @@ AdapterFolder = Annotated[str | None, Parameter(help="The adapter's folder; the 
 
 def generate(
     base: BaseName,
-    prompts: Annotated[tuple[str, ...], Parameter(help="Prompts; read from standard input, a line each, when there are none.")] = (),
+    prompts: Annotated[
+        tuple[str, ...], Parameter(help="Prompts; read from standard input, a line each, when there are none.")
+    ] = (),
     *,
     adapter: AdapterFolder = None,
     max_new_tokens: Annotated[int, Parameter(help="The longest answer, in tokens.")] = 64,
@@ -43,7 +45,13 @@ def generate(
     asked = list(prompts) or [line.rstrip("\n") for line in sys.stdin]
     chosen = shared.load(adapter) if adapter else None
     answers = shared.generate(
-        asked, adapter=chosen, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
+        asked,
+        adapter=chosen,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=seed,
     )
     if as_json:
         rows = [{"prompt": prompt, "answer": answer} for prompt, answer in zip(asked, answers, strict=True)]

@@ -66,9 +66,9 @@ def _command(name: str, arguments: Sequence[str]) -> Callable[..., None]:
         from .train import train_command
 
         return train_command(arguments)
-    from . import answer
+    from .answer import evaluate, generate
 
-    return {"generate": answer.generate, "evaluate": answer.evaluate}[name]
+    return generate if name == "generate" else evaluate
 
 
 def _stand_in(summary: str) -> Callable[..., None]:

@@ -6,6 +6,7 @@ import ast
 import inspect
 import textwrap
 import types
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import attrs
@@ -25,7 +26,9 @@ def parameters(cls: type, defaults: Mapping[str, Any] | None = None) -> list[ins
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=_annotation(hints[field.name], docs.get(field.name, ""), (defaults or {}).get(field.name, _default(field))),
+            annotation=_annotation(
+                hints[field.name], docs.get(field.name, ""), (defaults or {}).get(field.name, _default(field))
+            ),
         )
         for field in attrs.fields(cls)
     ]
@@ -41,8 +44,10 @@ def field_docs(cls: type) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     statements = body.body if isinstance(body, ast.ClassDef) else []
     docs: dict[str, str] = {}
-    for field, below in zip(statements, statements[1:], strict=False):
-        is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+    for field, below in pairwise(statements):
+        is_text = (
+            isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+        )
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
             docs[field.target.id] = inspect.cleandoc(below.value.value)  # type: ignore[attr-defined]
     return docs

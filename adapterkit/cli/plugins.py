@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path  # noqa: TC003 - cyclopts reads it
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["PluginFiles", "plugins", "registry_with"]
 
 PluginFiles = Annotated[
-    tuple[Path, ...], Parameter(name="--plugin", help="A Python file to use as a plugin; may be given again.", negative="")
+    tuple[Path, ...],
+    Parameter(name="--plugin", help="A Python file to use as a plugin; may be given again.", negative=""),
 ]
 
 
 def plugins(
     *,
-    why: Annotated[str | None, Parameter(help="Load this plugin, and say what it provides or what is wrong with it.")] = None,
+    why: Annotated[
+        str | None, Parameter(help="Load this plugin, and say what it provides or what is wrong with it.")
+    ] = None,
     check: Annotated[bool, Parameter(help="Load every plugin, to see what each provides.", negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", help="Print JSON.", negative="")] = False,
     plugin: PluginFiles = (),

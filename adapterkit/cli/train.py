@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +33,9 @@ def train_command(arguments: Sequence[str]) -> Callable[..., None]:
     def command(base: str, data: str, **options: Any) -> None:
         _train(base, data, **options)
 
-    command.__doc__ = f"Train an adapter on DATA with a method plugin; the options below are those of {method.name}.\n\n{_BODY}"
+    command.__doc__ = (
+        f"Train an adapter on DATA with a method plugin; the options below are those of {method.name}.\n\n{_BODY}"
+    )
     command.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *options)}
     return command
@@ -69,4 +72,4 @@ def _train(
 def _values(arguments: Sequence[str], option: str) -> list[str]:
     """The values of an option that must be known before the rest can be parsed."""
     found = [word.partition("=")[2] for word in arguments if word.startswith(f"{option}=")]
-    return found + [value for word, value in zip(arguments, arguments[1:], strict=False) if word == option]
+    return found + [value for word, value in pairwise(arguments) if word == option]

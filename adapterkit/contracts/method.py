@@ -67,7 +67,7 @@ class Method:
         """The fields of PEFT's ``adapter_config.json`` that say the same; None when PEFT has no such method."""
         return None
 
-    def from_peft(self, values: Mapping[str, Any]) -> Any:
+    def from_peft(self, values: Mapping[str, Any]) -> Any:  # noqa: ARG002
         """The inverse of :meth:`to_peft`.
 
         Raises:

@@ -33,13 +33,14 @@ class Example:
     @property
     def trained(self) -> int:
         """How many tokens count in the loss: the first one never does, as nothing comes before it."""
-        return sum(label != -100 for label in self.labels[1:])  # noqa: PLR2004
+        return sum(label != -100 for label in self.labels[1:])
 
 
 class Encoder(Protocol):
     """Turns a record into tokens; made of the tokenizer and ``max_length``."""
 
-    def __call__(self, record: Record) -> Example: ...
+    def __call__(self, record: Record) -> Example:
+        """The record's tokens, and which of them are trained."""
 
 
 class Forward(Protocol):
@@ -50,10 +51,10 @@ class Forward(Protocol):
 
 
 class Loss(NamedTuple):
-    """The sum of the losses of ``count`` trained tokens: the trainer divides, over the whole accumulated batch."""
+    """The sum of the losses of so many trained ``tokens``: the trainer divides, over the whole accumulated batch."""
 
     total: Tensor
-    count: Tensor
+    tokens: Tensor
 
 
 @attrs.frozen(eq=False, kw_only=True)

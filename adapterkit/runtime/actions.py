@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from adapterkit.effects import LowRank
 
-__all__ = ["Action", "LowRankAction", "MaskedLowRank", "Plan", "RowAction", "RowPlan", "Rows", "row_plan", "uniform_plan"]
+__all__ = [
+    "Action",
+    "LowRankAction",
+    "MaskedLowRank",
+    "Plan",
+    "RowAction",
+    "RowPlan",
+    "Rows",
+    "row_plan",
+    "uniform_plan",
+]
 
 Action: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Plan: TypeAlias = Mapping[str, Action]
@@ -77,7 +87,7 @@ class Rows:
             SelectionError: It cannot be told; a layer that sees only some tokens, such as one expert of several.
         """
         entries = y.shape[0]
-        known = (self.batch, self.tokens) if y.dim() == 2 else (self.batch,)  # noqa: PLR2004
+        known = (self.batch, self.tokens) if y.dim() == 2 else (self.batch,)
         if entries not in known or entries % self.count:
             raise SelectionError(
                 f"a batch of {self.count} rows with adapters of their own reached a layer as {tuple(y.shape)}: which entries are "

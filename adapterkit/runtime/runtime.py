@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
+
+import torch
 
 from .actions import RowPlan
 
@@ -21,44 +25,56 @@ __all__ = ["Runtime"]
 
 
 class _Unset:
-    """Says that a thread has chosen nothing of its own."""
+    """Says that a thread or task has chosen nothing of its own."""
 
 
 UNSET: Final = _Unset()
+
+
+class _Local(threading.local):
+    """The choice of a thread, for compiled code: dynamo traces a thread-local, but only one that is set in ``__init__``."""
+
+    def __init__(self) -> None:
+        self.plan: Plan | _Unset | None = UNSET
 
 
 class Runtime:
     """Sites of one base, installed once, and the plan that they follow.
 
     Each site has one forward hook. It looks its name up in the plan in force: the one that this thread or task chose with
-    :meth:`override`, else :attr:`active`. Swapping is one assignment; no module is added, replaced or walked.
+    :meth:`override`, else :attr:`active`. Swapping is one assignment; no module is added, replaced or walked. Why hooks, and
+    why the choice is kept twice: docs/explanation/how-sites-attach.md.
     """
 
     def __init__(self, model: nn.Module, sites: Sequence[Site]) -> None:
         self.active: Plan | None = None
-        self._override: ContextVar[Plan | None | _Unset] = ContextVar("adapterkit_plan", default=UNSET)
+        self._chosen: ContextVar[Plan | _Unset | None] = ContextVar("adapterkit_plan", default=UNSET)
+        self._local = _Local()
         self._handles = [model.register_forward_pre_hook(self._see_input, with_kwargs=True)]
         self._handles += [site.module.register_forward_hook(self._hook(site.name)) for site in sites]
+        _forget_compiled_code()
 
     @property
     def plan(self) -> Plan | None:
         """The plan in force here and now."""
-        mine = self._override.get()
+        mine = self._local.plan if torch.compiler.is_compiling() else self._chosen.get()
         return self.active if isinstance(mine, _Unset) else mine
 
     @contextlib.contextmanager
     def override(self, plan: Plan | None) -> Iterator[None]:
         """Follow another plan within this block, in this thread or task only."""
-        token = self._override.set(plan)
+        token = self._chosen.set(plan)
+        before, self._local.plan = self._local.plan, plan
         try:
             yield
         finally:
-            self._override.reset(token)
+            self._local.plan = before
+            self._chosen.reset(token)
 
     def checkpoint_contexts(self) -> tuple[Any, Any]:
         """What :func:`torch.utils.checkpoint.checkpoint` takes as ``context_fn``.
 
-        Activations may be computed again in a thread of autograd's own, which knows nothing of this thread's override: the
+        Activations may be computed again in a thread of autograd's own, which knows nothing of this thread's choice: the
         plan of the forward pass is kept for it.
         """
         return contextlib.nullcontext(), self.override(self.plan)
@@ -68,6 +84,11 @@ class Runtime:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        _forget_compiled_code()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Runtime:
+        # A copy of the model follows the same plan; the adapters are not copied with it.
+        return self
 
     def _see_input(self, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:  # noqa: ARG002
         """Tell a plan for rows how the model's input is laid out."""
@@ -76,11 +97,24 @@ class Runtime:
             ids = inputs[0] if inputs else options.get("input_ids")
             plan.rows.see(options["inputs_embeds"] if ids is None else ids)
 
-    def _hook(self, name: str) -> Any:
-        def act(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:  # noqa: ARG001
-            plan = self.plan
-            if plan is None or name not in plan:
-                return None
-            return plan[name](inputs[0], output)
+    def _hook(self, name: str) -> _SiteHook:
+        return _SiteHook(self, name)
 
-        return act
+
+class _SiteHook:
+    """What is registered at one site."""
+
+    def __init__(self, runtime: Runtime, name: str) -> None:
+        self._runtime, self._name = runtime, name
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:  # noqa: ARG002
+        plan = self._runtime.plan
+        if plan is None or self._name not in plan:
+            return None
+        return plan[self._name](inputs[0], output)
+
+
+def _forget_compiled_code() -> None:
+    """Dynamo does not look whether hooks have come or gone: code compiled before would go on without them, or with them."""
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()

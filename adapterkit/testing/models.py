@@ -34,7 +34,18 @@ def tiny_gpt2(*, seed: int = 0, **changes: Any) -> Any:
     """A GPT-2 with two layers of width 32, whose linear layers are ``Conv1D``, one of them for query, key and value at once."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = GPT2Config(**{"vocab_size": 97, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0, **changes})
+    config = GPT2Config(
+        **{
+            "vocab_size": 97,
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_positions": 64,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+            **changes,
+        }
+    )
     return _seeded(GPT2LMHeadModel, config, seed)
 
 

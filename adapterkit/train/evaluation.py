@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from adapterkit.base import Base
-    from adapterkit.data.batching import collate, pad_id
-from adapterkit.data.dataset import Encoded
+    from adapterkit.data.dataset import Encoded
 
 __all__ = ["EvaluateOptions", "Evaluation", "evaluate"]
 

@@ -54,7 +54,10 @@ class AdapterInTraining(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> Loss:
         """The summed loss of the batch and the number of tokens it is of."""
         device = batch["input_ids"].device.type
-        with self._runtime.override(dict(self.layers.items())), torch.autocast(device, torch.bfloat16, enabled=self._bf16):
+        with (
+            self._runtime.override(dict(self.layers.items())),
+            torch.autocast(device, torch.bfloat16, enabled=self._bf16),
+        ):
             return self._objective.loss(self._forward, batch)
 
 
@@ -94,7 +97,7 @@ def recomputing(model: Any, runtime: Runtime) -> Iterator[None]:
 
 
 def _switches(model: Any) -> tuple[Any, Any]:
-    """transformers' two switches, which had other names before 5.20."""
+    """Transformers' two switches, which had other names before 5.20."""
     if hasattr(model, "activation_checkpointing_enable"):
         return model.activation_checkpointing_enable, model.activation_checkpointing_disable
     return model.gradient_checkpointing_enable, model.gradient_checkpointing_disable

@@ -57,7 +57,9 @@ def fit(
 
     optimizer = optimizer_for(module, options)
     warmup = math.ceil(options.warmup_ratio * schedule.steps)
-    decay = get_scheduler(options.lr_scheduler_type, optimizer, num_warmup_steps=warmup, num_training_steps=schedule.steps)
+    decay = get_scheduler(
+        options.lr_scheduler_type, optimizer, num_warmup_steps=warmup, num_training_steps=schedule.steps
+    )
     module, optimizer = accelerator.prepare(module, optimizer)
     module.train()
     started, tokens, window = time.perf_counter(), 0, []
@@ -102,7 +104,7 @@ def mean_loss(loss_of: Callable[[Any], Loss], examples: Sequence[Example], batch
     total, count = 0.0, 0
     for start in range(0, len(order), batch_size):
         loss = loss_of(collate([examples[row] for row in order[start : start + batch_size]]))
-        total, count = total + float(loss.total), count + int(loss.count)
+        total, count = total + float(loss.total), count + int(loss.tokens)
     return total / count
 
 

@@ -24,7 +24,11 @@ def split_options(method: Method, options: Mapping[str, Any]) -> tuple[Any, Trai
     """
     of_method, of_run = option_names(method.config), option_names(TrainOptions)
     known = {*of_method, *of_run}
-    problems = [f"{name}: neither method {method.name!r} nor training has it{suggest(name, known)}" for name in options if name not in known]
+    problems = [
+        f"{name}: neither method {method.name!r} nor training has it{suggest(name, known)}"
+        for name in options
+        if name not in known
+    ]
     config = _try(method.config, {k: v for k, v in options.items() if k in of_method}, problems)
     run = _try(TrainOptions, {**method.defaults, **{k: v for k, v in options.items() if k in of_run}}, problems)
     if problems:

@@ -65,7 +65,11 @@ def train(
     renderer = Renderer(base.tokenizer, run_options.max_length)
     rows = encode_rows(data, renderer, base.registry, columns=columns, format=format)
     _say_what_was_lost(rows.report)
-    held_out = encode_rows(eval_data, renderer, base.registry, columns=columns, format=format) if eval_data is not None else None
+    held_out = (
+        encode_rows(eval_data, renderer, base.registry, columns=columns, format=format)
+        if eval_data is not None
+        else None
+    )
 
     # The base stays where it is, on its own device: accelerate is asked for processes, not for placement.
     accelerator = Accelerator(device_placement=False)
@@ -134,7 +138,10 @@ def _manifest(base: Base, method: Method, objective: str, run: Run, rows: Encode
         base=base.reference,
         plugin=base.registry.provider(method),
         training={**training, **{name: value for name, value in losses.items() if value is not None}},
-        versions={"python": platform.python_version(), **{name: version(name) for name in ("adapterkit", "torch", "transformers")}},
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("adapterkit", "torch", "transformers")},
+        },
     )
 
 

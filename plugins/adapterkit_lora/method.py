@@ -13,6 +13,7 @@ from torch.nn import functional
 from adapterkit import LayerMethod, LowRank, Site, pattern_value
 
 from .config import LoraConfig
+from .update import update
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,10 +52,8 @@ class LoraLayer(nn.Module):
         """``y`` with the update added, in ``y``'s dtype."""
         down, up = self.factors()
         if self.is_embedding:
-            low = functional.embedding(x, down.T)
-        else:
-            low = functional.linear(functional.dropout(x, self.dropout, self.training), down.to(x.dtype))
-        return y + functional.linear(low * self.scale, up.to(low.dtype)).to(y.dtype)
+            return y + functional.linear(functional.embedding(x, down.T) * self.scale, up).to(y.dtype)
+        return update(functional.dropout(x, self.dropout, self.training), y, down, up, self.scale)
 
     def lower(self) -> tuple[LowRank, ...]:
         """The same as an effect."""
@@ -98,6 +97,7 @@ class LoraMethod(LayerMethod):
             "rank_pattern": dict(config.rank_pattern),
             "alpha_pattern": {name: _whole(alpha) for name, alpha in config.alpha_pattern.items()},
             "bias": "none",
+            "exclude_modules": list(config.exclude_modules) or None,
             "fan_in_fan_out": False,
             "init_lora_weights": True,
             "modules_to_save": None,

@@ -58,9 +58,14 @@ def read(values: Mapping[str, Any]) -> LoraConfig:
     if values.get("bias", "none") != "none":
         raise ValueError(f"bias={values['bias']!r}: trained biases are not read")
     known = {*TRANSLATED, *DESCRIPTIVE, "init_lora_weights", "bias"}
-    asked = sorted(name for name, value in values.items() if name not in known and value)
+    asked = sorted(name for name, value in values.items() if name not in known and not _says_nothing(value))
     if asked:
         raise ValueError(f"{asked[0]}={values[asked[0]]!r} is not what plain LoRA does")
     told = {**PEFT_DEFAULTS, **{name: value for name, value in values.items() if value is not None}}
     options = {ours: told[theirs] for theirs, ours in TRANSLATED.items() if theirs in told}
     return build_config(LoraConfig, options, what="fields of adapter_config.json")
+
+
+def _says_nothing(value: Any) -> bool:
+    # by kind, not by truth: layers_to_transform=0 says a good deal
+    return value is None or value is False or value in ("", [], {})

@@ -6,7 +6,7 @@ import struct
 import torch
 
 from adapterkit import Adapter
-from adapterkit.artifact.fit import check_fit
+from adapterkit.artifact.fit import check_base, check_tensors
 from adapterkit.artifact.manifest import BaseReference, Manifest
 from adapterkit.fingerprint import fingerprint
 from adapterkit.resident import expected_tensors
@@ -42,7 +42,8 @@ def take(folder, model, registry):
     adapter = Adapter.load(folder, registry=registry)
     method = registry.method(adapter.method)
     expected = expected_tensors(registry, method, adapter.config, find_sites(model))
-    check_fit(adapter.tensors, expected, base_fingerprint=fingerprint(model), manifest=adapter.manifest)
+    check_base(adapter.manifest, fingerprint(model))
+    check_tensors(adapter.tensors, expected)
     return adapter
 
 

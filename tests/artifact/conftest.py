@@ -1,11 +1,11 @@
 import shutil
 
 import pytest
-from adapter_folders import make_adapter
 
 import adapterkit_lora
 from adapterkit.registry import Registry
 from adapterkit.testing import tiny_llama
+from tests.artifact.adapter_folders import make_adapter
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import attrs
 import pytest
-from adapter_folders import contents
 
 from adapterkit import Adapter, ArtifactError
 from adapterkit.artifact import writer
+from tests.artifact.adapter_folders import contents
 
 
 @pytest.fixture

@@ -8,16 +8,17 @@ from pathlib import Path
 import attrs
 import pytest
 import torch
-from adapter_folders import contents, make_adapter, take
 
 from adapterkit import Adapter, ArtifactError, LayerMethod
 from adapterkit.artifact.loader import read_artifact
+from adapterkit.artifact.writer import write_artifact
 from adapterkit.hooks import hookimpl
 from adapterkit.registry import Registry
+from tests.artifact.adapter_folders import contents, make_adapter, take
 
 SAVE = """
 import sys, adapterkit_lora
-from adapter_folders import make_adapter
+from tests.artifact.adapter_folders import make_adapter
 from adapterkit.registry import Registry
 from adapterkit.testing import tiny_llama
 registry = Registry(found=(), environ={})
@@ -95,6 +96,26 @@ def test_a_manifest_that_json_cannot_say_is_not_written(adapter, registry, tmp_p
     strange = attrs.evolve(adapter, manifest=attrs.evolve(adapter.manifest, training={"data": object()}))
     with pytest.raises(ArtifactError, match="cannot be written as JSON"):
         strange.save(tmp_path / "a", registry=registry)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_manifest_that_would_not_be_read_again_is_not_written(adapter, registry, tmp_path):
+    long = attrs.evolve(adapter, manifest=attrs.evolve(adapter.manifest, training={"log": "x" * 2_000_000}))
+    with pytest.raises(ArtifactError, match=r"adapterkit\.json would have 2,00.* at most 1,048,576 are read"):
+        long.save(tmp_path / "a", registry=registry)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_adapter_is_not_written_under_the_digest_of_another(adapter, registry, tmp_path):
+    with pytest.raises(ArtifactError, match="the digest 000000000000… is not that of these tensors"):
+        write_artifact(
+            tmp_path / "a",
+            method=registry.method("lora"),
+            config=adapter.config,
+            tensors=adapter.tensors,
+            manifest=adapter.manifest,
+            digest="0" * 64,
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
-from adapter_folders import join, make_adapter, split, take
 
-from adapterkit import Adapter
+from adapterkit import Adapter, ArtifactError, hookimpl
 from adapterkit.artifact.loader import read_artifact
+from adapterkit.registry import Registry
 from adapterkit.testing import tiny_llama
+from adapterkit_lora.method import LoraMethod
+from tests.artifact.adapter_folders import join, make_adapter, split, take
 
 peft = pytest.importorskip("peft")
 IDS = torch.arange(12).reshape(2, 6)
@@ -90,3 +92,27 @@ def test_numbers_at_odd_bytes_are_read(tmp_path, registry, original):
     tensors = Adapter.load(tmp_path, registry=registry).tensors
     assert torch.equal(tensors["a"], half)
     assert torch.equal(tensors["b"], whole)
+
+
+class Loras:
+    """A plugin whose methods all write PEFT's LoRA files."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    @hookimpl
+    def adapterkit_methods(self):
+        return [LoraMethod(name=name) for name in self.names]
+
+
+def test_of_several_methods_that_read_it_the_namesake_does(stock):
+    registry = Registry(found=(), environ={})
+    registry.add(Loras("four_bit_lora", "lora"))
+    assert Adapter.load(stock, registry=registry).method == "lora"
+
+
+def test_several_methods_that_could_read_it_are_named(stock):
+    registry = Registry(found=(), environ={})
+    registry.add(Loras("four_bit_lora", "other_lora"))
+    with pytest.raises(ArtifactError, match="peft_type 'LORA' is answered by four_bit_lora, other_lora"):
+        Adapter.load(stock, registry=registry)

@@ -5,7 +5,7 @@ import types
 import attrs
 import pytest
 
-from adapterkit import BrokenPluginError, LayerMethod, Metric, Method, PluginClashError, UnknownNameError, hookimpl
+from adapterkit import BrokenPluginError, LayerMethod, Method, Metric, PluginClashError, UnknownNameError, hookimpl
 from adapterkit.discovery import Found
 from adapterkit.registry import Registry
 
@@ -65,7 +65,9 @@ def test_a_method_is_found_in_a_plugin_of_another_name():
 
 def test_a_broken_plugin_stays_listed_with_its_reason_and_stops_no_other():
     method = Doubling("two", Options)
-    plugins = registry(found("ia3", ModuleNotFoundError("No module named 'nope'", name="nope")), found("two", plugin_of(method)))
+    plugins = registry(
+        found("ia3", ModuleNotFoundError("No module named 'nope'", name="nope")), found("two", plugin_of(method))
+    )
     plugins.load_all()
     assert plugins.method("two") is method
     assert state(plugins, "ia3").state == "broken"
@@ -115,7 +117,12 @@ def test_plugins_can_be_left_out_and_picked():
 
 def test_a_misspelt_hook_is_an_error():
     module = types.ModuleType("typo")
-    module.adapterkit_methds = hookimpl(lambda: [])
+
+    @hookimpl
+    def adapterkit_methds():
+        return []
+
+    module.adapterkit_methds = adapterkit_methds
     with pytest.raises(BrokenPluginError, match="adapterkit_methds"):
         registry().add(module)
 

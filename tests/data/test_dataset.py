@@ -1,12 +1,12 @@
 """From a source to examples, with a digest of the data and a report of every row."""
 
 import pytest
-from conftest import turns
-from test_reading import DATA, ROWS, write
 
 from adapterkit import Conversation, DataError, Message, Text
 from adapterkit.data.dataset import answers, digest, encode_rows
 from adapterkit.data.rendering import Renderer
+from tests.data.test_reading import DATA, ROWS, write
+from tests.sample_tokenizers import turns
 
 COLUMNS = {"prompt": "text", "completion": "category"}
 
@@ -44,7 +44,8 @@ def test_rows_that_this_tokenizer_cannot_use_are_left_out_and_listed(tokenizer, 
     (unusable,) = encoded.report.unusable
     assert unusable.where == "rows[1]"
     assert "special token" in unusable.reason
-    assert encoded.digest == encode_rows(rows, Renderer(tokenizer, 99), registry).digest
+    # the digest is the data's: it does not depend on what a tokenizer makes of it
+    assert encoded.digest == digest([turns("q", "a"), turns("<|im_end|>", "a")])
 
 
 def test_when_no_row_can_be_used_it_is_an_error(tokenizer, registry):

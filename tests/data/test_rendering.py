@@ -1,7 +1,6 @@
 """What is trained, what generation sees, and that both agree, for every kind of tokenizer and template."""
 
 import pytest
-from conftest import CHAT_TOKENIZERS, CHATML, MISTRAL, example_tokenizer, gpt2_like, sentencepiece_like, turns
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -9,6 +8,15 @@ from adapterkit import DataError, Text
 from adapterkit.contracts import Conversation, Message
 from adapterkit.data import chat, spans, tokens
 from adapterkit.data.rendering import Renderer
+from tests.sample_tokenizers import (
+    CHAT_TOKENIZERS,
+    CHATML,
+    MISTRAL,
+    example_tokenizer,
+    gpt2_like,
+    sentencepiece_like,
+    turns,
+)
 
 CLOSING = {
     "base": "<|im_end|>",

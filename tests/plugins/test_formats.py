@@ -1,6 +1,7 @@
 """What each bundled format makes of a row, and why it refuses one."""
 
 import json
+import re
 
 import pytest
 
@@ -28,12 +29,6 @@ TRAINED = (ask("q"), answer("a"), ask("r"), answer("b"))
 
 def convert(name, row):
     return FORMATS[name].convert(row)
-
-
-def refusal(name, row):
-    with pytest.raises(ValueError, match="") as caught:
-        convert(name, row)
-    return str(caught.value)
 
 
 def test_the_bundled_formats_are_found_and_asked_in_order():
@@ -128,7 +123,8 @@ def test_an_optional_system_column_speaks_first(name, system, count):
     ],
 )
 def test_why_a_row_is_refused(name, row, part):
-    assert part in refusal(name, row)
+    with pytest.raises(ValueError, match=re.escape(part)):
+        convert(name, row)
 
 
 @pytest.mark.parametrize(

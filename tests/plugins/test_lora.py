@@ -12,7 +12,7 @@ from adapterkit import Adapter, ArtifactError, Base, ConfigError, TargetError
 from adapterkit.registry import default_registry
 from adapterkit.resident import build_layers
 from adapterkit.testing import tiny_gpt2, tiny_llama
-from tests.conftest import FAMILIES, make_adapter
+from tests.support import FAMILIES, make_adapter
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 ROWS = {"llama": ["q_proj", "down_proj"], "gpt2": ["c_attn", "c_proj"]}
@@ -66,7 +66,9 @@ def test_targets_are_names_ends_of_names_or_a_pattern(llama, targets, count):
 
 
 def test_a_target_that_does_not_exist_names_what_does(llama):
-    with pytest.raises(TargetError, match=r"no target module 'q_porj'; did you mean 'q_proj'\? Available: all-linear, down_proj"):
+    with pytest.raises(
+        TargetError, match=r"no target module 'q_porj'; did you mean 'q_proj'\? Available: all-linear, down_proj"
+    ):
         configured(llama, target_modules=("q_porj",))
 
 
@@ -147,7 +149,9 @@ def test_we_load_what_peft_saves_and_say_the_same(family, options, ids, tmp_path
     base = Base(FAMILIES[family]())
     adapter = base.load(tmp_path / "adapter")
     torch.testing.assert_close(base.logits(ids, adapter=adapter), model(ids).logits, **CLOSE)
-    assert not torch.allclose(base.logits(ids), model(ids).logits, atol=1e-2), "the adapter does nothing: the test is blind"
+    assert not torch.allclose(base.logits(ids), model(ids).logits, atol=1e-2), (
+        "the adapter does nothing: the test is blind"
+    )
     # and once more through our own files
     adapter.save(tmp_path / "again")
     again = base.load(tmp_path / "again")
@@ -161,7 +165,7 @@ def test_we_load_what_peft_saves_and_say_the_same(family, options, ids, tmp_path
         ("bias", "all"),
         ("modules_to_save", ["lm_head"]),
         ("init_lora_weights", "pissa"),
-        ("layers_to_transform", [0]),
+        ("layers_to_transform", 0),
         ("layer_replication", [[0, 1]]),
         ("lora_bias", True),
         ("target_parameters", ["x"]),
@@ -182,7 +186,9 @@ def test_an_embedding_can_be_a_target(ids):
         base = Base(family())
         adapter = make_adapter(base, rank=3, target_modules=[name])
         site = next(site for site in base.sites if site.name.endswith(name))
-        update = adapter.tensors[f"{site.name}.lora_embedding_B"] @ adapter.tensors[f"{site.name}.lora_embedding_A"] * 2.0
+        update = (
+            adapter.tensors[f"{site.name}.lora_embedding_B"] @ adapter.tensors[f"{site.name}.lora_embedding_A"] * 2.0
+        )
         with base.using(adapter):
             got = site.module(ids)
         torch.testing.assert_close(got, torch.nn.functional.embedding(ids, site.module.weight + update.T), **CLOSE)
@@ -194,3 +200,21 @@ def test_a_config_does_not_change(llama):
     config = configured(llama, rank=4)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         config.rank = 8
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 3, 5), (0, 5)])
+def test_the_fast_update_is_the_formula_in_value_and_gradient(shape):
+    from adapterkit_lora.update import formula, update
+
+    stream = torch.Generator().manual_seed(len(shape))
+    inputs = [
+        torch.randn(size, generator=stream, dtype=torch.float64, requires_grad=True)
+        for size in (shape, (*shape[:-1], 7), (4, 5), (7, 4))
+    ]
+    got, want = (function(*inputs, 1.7) for function in (update, formula))
+    torch.testing.assert_close(got, want)
+    weight = torch.randn(got.shape, generator=stream, dtype=torch.float64)
+    gradients = [torch.autograd.grad((out * weight).sum(), inputs) for out in (got, want)]
+    for mine, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, reference)
+    assert type(got.grad_fn).__name__ == "_UpdateBackward", "the fast path was not taken: the test is blind"

@@ -1,16 +1,20 @@
 """Swapping and mixing: each row is answered with its own adapter, and the base is never changed."""
 
+import asyncio
+import contextlib
+import copy
 import threading
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounter
 
 from adapterkit import Base, SelectionError
 from adapterkit.runtime import actions
 from adapterkit.testing import tiny_gpt2, tiny_llama
-from tests.conftest import make_adapter, state_digest
+from tests.support import make_adapter, state_digest
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 
@@ -31,7 +35,9 @@ def test_each_row_of_a_mixed_batch_equals_its_solo_answer(base, adapters, ids):
     for row, adapter in enumerate(chosen):
         solo = base.logits(ids[row : row + 1], adapter=adapter)
         torch.testing.assert_close(mixed[row : row + 1], solo, **CLOSE)
-    assert not torch.allclose(mixed[0], base.logits(ids[:1])[0], atol=1e-2), "the adapter does nothing: the test is blind"
+    assert not torch.allclose(mixed[0], base.logits(ids[:1])[0], atol=1e-2), (
+        "the adapter does nothing: the test is blind"
+    )
 
 
 def test_both_ways_of_mixing_give_the_same(base, adapters, ids, monkeypatch):
@@ -53,7 +59,10 @@ def test_a_neighbour_that_overflows_does_not_reach_a_row(llama, ids, monkeypatch
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(choice=st.lists(st.sampled_from([None, 0, 1, 2]), min_size=1, max_size=6), family=st.sampled_from([tiny_llama, tiny_gpt2]))
+@given(
+    choice=st.lists(st.sampled_from([None, 0, 1, 2]), min_size=1, max_size=6),
+    family=st.sampled_from([tiny_llama, tiny_gpt2]),
+)
 def test_any_mix_equals_solo(choice, family):
     base = Base(family())
     pool = [make_adapter(base, seed=seed, rank=rank) for seed, rank in enumerate((1, 3, 8))]
@@ -118,8 +127,14 @@ def test_a_model_that_flattens_its_tokens_is_mixed_right(ids):
 
     torch.manual_seed(0)
     config = OPTConfig(
-        vocab_size=97, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64,
-        word_embed_proj_dim=32, pad_token_id=0,
+        vocab_size=97,
+        hidden_size=32,
+        ffn_dim=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        word_embed_proj_dim=32,
+        pad_token_id=0,
     )
     base = Base(OPTForCausalLM(config).eval())
     adapter = make_adapter(base, rank=4)
@@ -170,16 +185,63 @@ def test_unloading_the_adapter_in_use_leaves_the_base_in_use(llama, ids):
 
 
 def test_swapping_recompiles_nothing(llama, ids):
-    torch._dynamo.reset()
-    count = torch._dynamo.testing.CompileCounter()
-    compiled = torch.compile(llama.model, backend=count)
-    adapters = [make_adapter(llama, seed=seed, rank=4) for seed in range(3)]
-    for adapter in adapters[:2]:
-        llama.use(adapter)
+    count, adapters = CompileCounter(), [make_adapter(llama, seed=seed, rank=4) for seed in range(3)]
+    _ = llama.runtime
+    compiled = torch.compile(llama.model, backend=count, fullgraph=True)
+
+    def answer():
         with torch.no_grad():
-            compiled(ids)
+            return compiled(ids, use_cache=False).logits
+
+    torch.testing.assert_close(answer(), llama.logits(ids), **CLOSE)
+    for choose in (
+        llama.use,
+        lambda adapter: contexts.enter_context(llama.using(adapter)),
+    ):  # one compilation for each kind
+        with contextlib.ExitStack() as contexts:
+            choose(adapters[0])
+            answer()
     frames = count.frame_count
-    llama.use(adapters[2])
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(ids).logits, llama.logits(ids, adapter=adapters[2]), **CLOSE)
+    for adapter in adapters[1:]:
+        llama.use(adapter)
+        torch.testing.assert_close(answer(), llama.logits(ids, adapter=adapter), **CLOSE)
+    with llama.using(adapters[0]):
+        torch.testing.assert_close(answer(), llama.logits(ids, adapter=adapters[0]), **CLOSE)
+    llama.use(None)
+    torch.testing.assert_close(answer(), llama.logits(ids), **CLOSE)
     assert count.frame_count == frames
+
+
+def test_a_model_that_was_compiled_before_it_became_a_base_is_compiled_anew(ids):
+    model = tiny_llama()
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        compiled(ids, use_cache=False)
+    base = Base(model)
+    adapter = make_adapter(base, rank=4)
+    base.use(adapter)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(ids, use_cache=False).logits, base.logits(ids, adapter=adapter), **CLOSE)
+
+
+def test_a_copy_of_the_model_follows_the_same_plan(llama, ids):
+    adapter = make_adapter(llama, rank=4)
+    llama.use(adapter)
+    copied = copy.deepcopy(llama.model)
+    with torch.no_grad():
+        torch.testing.assert_close(copied(ids).logits, llama.logits(ids, adapter=adapter), **CLOSE)
+
+
+def test_tasks_of_one_thread_use_adapters_of_their_own(llama, ids):
+    adapters = [make_adapter(llama, seed=seed, rank=4) for seed in range(2)]
+
+    async def work(adapter):
+        with llama.using(adapter):
+            await asyncio.sleep(0)
+            return llama.model(ids).logits
+
+    async def both():
+        return await asyncio.gather(*(work(adapter) for adapter in adapters))
+
+    for adapter, logits in zip(adapters, asyncio.run(both()), strict=True):
+        torch.testing.assert_close(logits, llama.logits(ids, adapter=adapter), **CLOSE)

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from adapterkit import Base, ConfigError, DataError, Registry, TrainingError, hookimpl
 from adapterkit.testing import tiny_gpt2, tiny_llama
-from tests.conftest import EXAMPLE_BASE, make_adapter, state_digest
+from tests.support import EXAMPLE_BASE, make_adapter, state_digest
 
 ROWS = [
     {"prompt": f"question number {n} about {'cards and money ' * (n % 4)}", "completion": ("yes it is", "no")[n % 2]}
@@ -25,8 +25,11 @@ def tokenizer():
 
 
 def fresh(tokenizer, family=tiny_llama, **options):
-    return Base(family(vocab_size=8192, **({"n_positions": 128} if family is tiny_gpt2 else {"max_position_embeddings": 128})),
-                tokenizer=tokenizer, **options)
+    return Base(
+        family(vocab_size=8192, **({"n_positions": 128} if family is tiny_gpt2 else {"max_position_embeddings": 128})),
+        tokenizer=tokenizer,
+        **options,
+    )
 
 
 def log_of(folder):
@@ -61,7 +64,11 @@ def test_the_loss_is_the_mean_over_the_completions_tokens_and_no_others(tokenize
     for row in ROWS[:5]:  # every row alone, all logits, transformers' own template
         turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
         whole = tokenizer.apply_chat_template(turns, tokenize=False)
-        start = len(tokenizer.apply_chat_template(turns[:1], tokenize=True, add_generation_prompt=True, return_dict=True)["input_ids"])
+        start = len(
+            tokenizer.apply_chat_template(turns[:1], tokenize=True, add_generation_prompt=True, return_dict=True)[
+                "input_ids"
+            ]
+        )
         ids = tokenizer(whole.rstrip("\n"), return_tensors="pt", add_special_tokens=False).input_ids
         logits = base.logits(ids)[0, start - 1 : -1]
         total += float(functional.cross_entropy(logits, ids[0, start:], reduction="sum"))
@@ -115,7 +122,9 @@ def test_the_adapter_in_use_takes_no_part_in_training(tokenizer):
 
 
 def test_dropout_of_the_base_sleeps_while_its_adapter_trains(tokenizer):
-    with_dropout = fresh(tokenizer, lambda **options: tiny_gpt2(resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5, **options))
+    with_dropout = fresh(
+        tokenizer, lambda **options: tiny_gpt2(resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5, **options)
+    )
     without = fresh(tokenizer, lambda **options: tiny_gpt2(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **options))
     options = {**OPTIONS, "gradient_checkpointing": True}
     assert close(with_dropout.train(ROWS, **options), without.train(ROWS, **options), 0.0)
@@ -149,7 +158,10 @@ def test_a_run_that_diverges_stops_with_its_step_and_harms_nothing(tokenizer):
     assert base.active == kept
 
 
-@pytest.mark.parametrize(("schedule", "rates"), [("linear", [1, 0.75, 0.5, 0.25]), ("constant", [1, 1, 1, 1]), ("cosine", [1, 0.85, 0.5, 0.15])])
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [("linear", [1, 0.75, 0.5, 0.25]), ("constant", [1, 1, 1, 1]), ("cosine", [1, 0.85, 0.5, 0.15])],
+)
 def test_the_learning_rate_follows_its_schedule(tokenizer, tmp_path, schedule, rates):
     fresh(tokenizer).train(ROWS, output=tmp_path, **{**OPTIONS, "max_steps": 4, "lr_scheduler_type": schedule})
     got = [record["learning_rate"] / 2e-2 for record in log_of(tmp_path)]
@@ -178,7 +190,10 @@ def test_evaluating_on_the_way_changes_nothing(tokenizer):
 def test_decay_shrinks_and_clipping_limits(tokenizer, tmp_path):
     plain = fresh(tokenizer).train(ROWS, **OPTIONS)
     decayed = fresh(tokenizer).train(ROWS, weight_decay=5.0, **OPTIONS)
-    norm = {name: sum(float(t.norm()) for t in one.tensors.values()) for name, one in (("plain", plain), ("decayed", decayed))}
+    norm = {
+        name: sum(float(t.norm()) for t in one.tensors.values())
+        for name, one in (("plain", plain), ("decayed", decayed))
+    }
     assert norm["decayed"] < 0.9 * norm["plain"]
     fresh(tokenizer).train(ROWS, output=tmp_path, max_grad_norm=1e-9, **OPTIONS)
     assert log_of(tmp_path)[0]["grad_norm"] > 1e-3, "what is logged is the norm before it is clipped"

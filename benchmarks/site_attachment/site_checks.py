@@ -3,7 +3,7 @@
 Each returns a cell that begins with `yes`, `NO` or `not run`; an exception is a NO too.
 """
 
-# ruff: noqa: BLE001, PLC0415, PLR2004, SLF001  failures are findings, some packages optional, the numbers tolerances
+# ruff: noqa: BLE001, SLF001  failures are findings, some packages optional, the numbers tolerances
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Sites under DDP and FSDP2: two processes over gloo on the CPU, or one over NCCL on one GPU."""
 
-# ruff: noqa: BLE001, D102, PLR2004  failures are findings, the numbers tolerances
+# ruff: noqa: BLE001, D102  failures are findings, the numbers tolerances
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How adapter sites attach to a frozen transformers model: every candidate under everything a user may do to the model.
 
-    python benchmarks/site_attachment.py [--device cuda] [--only compile,recompute]
+    python benchmarks/site_attachment/main.py [--device cuda] [--only compile,recompute]
 
 Prints the tables of docs/explanation/how-sites-attach.md. A cell that begins with NO is a failure; the rest of the
 cell says how. Takes some minutes; what the machine cannot run says so.

@@ -1,6 +1,6 @@
 """Ways to find the active plan: under torch.compile, in two threads, in two asyncio tasks, in a recomputed forward."""
 
-# ruff: noqa: BLE001, PLR2004, SLF001  failures are findings, the numbers tolerances, dynamo resets through a private name
+# ruff: noqa: BLE001, SLF001  failures are findings, the numbers tolerances, dynamo resets through a private name
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Sites under torch.compile and CUDA graphs: what a swap costs, and with fixed slots what it no longer costs."""
 
-# ruff: noqa: BLE001, PLR2004, SLF001  failures are findings, the numbers tolerances, dynamo resets through a private name
+# ruff: noqa: BLE001, SLF001  failures are findings, the numbers tolerances, dynamo resets through a private name
 
 from __future__ import annotations
 

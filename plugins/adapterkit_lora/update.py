@@ -1,0 +1,57 @@
+"""LoRA's arithmetic: the formula, and the same with a backward pass that keeps every thin product on its fast side.
+
+On a CPU the gradient of ``up`` as autograd asks for it, ``(out, tokens) @ (tokens, rank)``, takes ten times as long as
+``(rank, tokens) @ (tokens, out)``, its transpose; and ``grad @ up`` twice as long as with ``up`` laid out by rank.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+__all__ = ["formula", "update"]
+
+
+def formula(x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    """``y + scale * up(down(x))`` in the dtype of ``x``, for any mixture of dtypes."""
+    low = functional.linear(x, down.to(x.dtype)) * scale
+    return y + functional.linear(low, up.to(low.dtype)).to(y.dtype)
+
+
+def update(x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    """The same as :func:`formula`, faster where there is one dtype and a gradient to compute.
+
+    Args:
+        x: ``(..., in_features)``.
+        y: ``(..., out_features)``.
+        down: ``(rank, in_features)``.
+        up: ``(out_features, rank)``.
+        scale: Such as alpha / rank.
+    """
+    one_dtype = x.dtype == y.dtype == down.dtype and not torch.is_autocast_enabled(x.device.type)
+    if one_dtype and torch.is_grad_enabled() and down.requires_grad:
+        out: Tensor = _Update.apply(x, y, down, up, scale)  # type: ignore[no-untyped-call]
+        return out
+    return formula(x, y, down, up, scale)
+
+
+class _Update(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+        flat, low = x.flatten(0, -2), functional.linear(x, down).flatten(0, -2)
+        ctx.save_for_backward(flat, low, down, up)
+        ctx.scale, ctx.shape = scale, x.shape
+        return torch.addmm(y.flatten(0, -2), low, up.T, alpha=scale).view(y.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, low, down, up = ctx.saved_tensors
+        flat = grad.flatten(0, -2)
+        grad_low = functional.linear(flat, up.T.contiguous()) * ctx.scale
+        grad_x = (grad_low @ down).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        return grad_x, grad, grad_low.T @ x, (low.T @ flat).T * ctx.scale, None
