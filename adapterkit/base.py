@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -14,13 +13,14 @@ import torch
 from .adapter import Adapter
 from .artifact.fit import check_base, check_tensors
 from .artifact.manifest import BaseReference
-from .errors import ArtifactError, ConfigError, SelectionError, TargetError
+from .errors import ArtifactError, BaseLoadError, ConfigError, SelectionError, TargetError
 from .fingerprint import fingerprint
 from .generation import generate
 from .loading import LoadedBase, Source, load_base
+from .once import once
 from .registry import Registry, default_registry
 from .resident import Resident, expected_tensors, make_resident
-from .runtime import Plan, Runtime, row_plan
+from .runtime import Plan, Runtime, row_plan, take_over
 from .sites import Site, find_sites
 from .train.evaluation import evaluate
 from .train.run import train
@@ -83,14 +83,20 @@ class Base:
 
     # -- the model ----------------------------------------------------------------------------------------------------
 
-    @functools.cached_property
+    @once
     def _loaded(self) -> LoadedBase:
         return load_base(self.source)
 
-    @functools.cached_property
+    @once
     def runtime(self) -> Runtime:
-        """The sites' hooks and the plan that they follow."""
-        return Runtime(self._loaded.model, self.sites)
+        """The sites' hooks and the plan that they follow.
+
+        Raises:
+            BaseLoadError: The model object is another Base's, whose adapters would act here too.
+        """
+        if not take_over(self._loaded.model):
+            raise BaseLoadError("this model object is in use by another Base; use that one, or detach() it first")
+        return Runtime(self._loaded.model, self.sites, owner=self)
 
     @property
     def model(self) -> Any:
@@ -109,12 +115,12 @@ class Base:
             raise SelectionError("this base has no tokenizer; give one: Base(model, tokenizer=...)")
         return self._loaded.tokenizer
 
-    @functools.cached_property
+    @once
     def sites(self) -> tuple[Site, ...]:
         """Every layer that an adapter may act on."""
         return find_sites(self._loaded.model)
 
-    @functools.cached_property
+    @once
     def reference(self) -> BaseReference:
         """The name, commit and fingerprint by which adapters remember this base."""
         loaded = self._loaded
@@ -127,12 +133,17 @@ class Base:
         return device
 
     def detach(self) -> None:
-        """Take everything of adapterkit off the model: it is as it was before."""
-        self.runtime.remove()
-        self._residents.clear()
-        self._active = None
-        for name in ("runtime", "sites"):
-            self.__dict__.pop(name, None)
+        """Take everything of adapterkit off the model: it is as it was before, and becomes a base again when it is used."""
+        with self._lock:
+            self.runtime.remove()
+            self._residents.clear()
+            self._active = None
+            for name in ("runtime", "sites"):
+                self.__dict__.pop(name, None)
+            if self.source.is_object:
+                self._loaded.thaw()
+                for name in ("_loaded", "reference"):  # the caller may train it before it is used again
+                    self.__dict__.pop(name, None)
 
     # -- adapters -----------------------------------------------------------------------------------------------------
 
@@ -145,7 +156,7 @@ class Base:
     @property
     def resident(self) -> tuple[Adapter, ...]:
         """The adapters that are held in the base's memory, ready to be selected."""
-        return tuple(resident.adapter for resident in self._residents.values())
+        return tuple(resident.adapter for resident in self._residents.copy().values())
 
     def load(self, adapter: Adapter | str | os.PathLike[str]) -> Adapter:
         """Make an adapter, or the adapter in a folder, resident: checked against this base and ready to be selected.
@@ -173,8 +184,9 @@ class Base:
 
     def use(self, adapter: Adapter | None) -> None:
         """From now on, act with ``adapter``, or as the base alone."""
-        self.runtime.active = self._resident(adapter).plan if adapter is not None else None
-        self._active = adapter
+        with self._lock:
+            self.runtime.active = self._resident(adapter).plan if adapter is not None else None
+            self._active = adapter
 
     @contextlib.contextmanager
     def using(self, adapter: Selection) -> Iterator[None]:
@@ -195,7 +207,7 @@ class Base:
             raise SelectionError(
                 f"an adapter is an Adapter, a list of them with one for each row, or None; not {adapter!r}"
             )
-        plans = [self._plan(one) for one in adapter]
+        plans = [self._resident(one).plan if one is not None else None for one in adapter]
         return plans[0] if len(set(map(id, plans))) == 1 else row_plan(plans, self.device)
 
     def _resident(self, adapter: Adapter) -> Resident:
@@ -249,8 +261,8 @@ class Base:
         Args:
             data: What :meth:`train` takes.
             adapter: The adapter to score; the one in use by default.
-            **options: ``columns``, ``format``, ``max_new_tokens``, ``batch_size``, ``metrics``, and ``compare=False`` to leave the
-                base out.
+            **options: ``columns``, ``format``, ``max_new_tokens``, ``max_length``, ``batch_size``, and ``compare=False`` to
+                leave the base out.
 
         Returns:
             A mapping of scores (``["accuracy"]``, ``["perplexity"]``, …), whose ``base`` holds the base's.

@@ -42,7 +42,7 @@ def build_config(cls: type[T], options: dict[str, Any], *, what: str) -> T:
                 if field.validator is not None:
                     field.validator(None, field, values[name])
             except (TypeError, ValueError) as error:
-                problems.append(f"{name}: {_first_line(error)}")
+                problems.append(f"{name}: {_first_line(error).removeprefix(f'{name!r} ')}")  # attrs names the field too
         elif field.default is attrs.NOTHING:
             problems.append(f"{name}: is required")
     if not problems:

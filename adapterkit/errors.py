@@ -109,5 +109,6 @@ class TrainingError(AdapterkitError, RuntimeError):
 
 def suggest(name: str, available: Iterable[str]) -> str:
     """``"; did you mean 'lora'?"`` when something close exists, else nothing."""
-    close = get_close_matches(name, list(available), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    as_written = {known.casefold(): known for known in available}
+    close = get_close_matches(name.casefold(), list(as_written), n=1, cutoff=0.6)
+    return f"; did you mean {as_written[close[0]]!r}?" if close else ""

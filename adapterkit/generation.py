@@ -13,7 +13,7 @@ from .config import build_config
 from .contracts import Message, Text
 from .data.padding import pad_id
 from .data.rendering import Renderer
-from .errors import SelectionError
+from .errors import DataError, SelectionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,11 @@ __all__ = ["GenerateOptions", "Prompt", "generate"]
 Prompt: TypeAlias = str | Text | Sequence[Message | Mapping[str, str]]
 """What a user says; turns, as messages or mappings with ``role`` and ``content``; or a Text to go on from, without a template."""
 
+MOST_SEED = 2**63 - 1
+MOST_TEMPERATURE = 1e6
+LEAST_TEMPERATURE = 1e-6
+"""Logits divided by less are no numbers any more; what is likeliest is then chosen anyhow."""
+
 
 @attrs.frozen(kw_only=True)
 class GenerateOptions:
@@ -33,13 +38,13 @@ class GenerateOptions:
 
     max_new_tokens: int = attrs.field(default=64, validator=ge(1))
     """The longest answer, in tokens."""
-    temperature: float = attrs.field(default=0.0, validator=ge(0.0))
+    temperature: float = attrs.field(default=0.0, validator=and_(ge(0.0), le(MOST_TEMPERATURE)))
     """0 takes the likeliest token each time; higher is more varied."""
     top_p: float = attrs.field(default=1.0, validator=and_(gt(0.0), le(1.0)))
     """Choose among the likeliest tokens that together have this probability."""
     top_k: int | None = attrs.field(default=None, validator=optional(ge(1)))
     """Choose among so many of the likeliest tokens."""
-    seed: int = attrs.field(default=0, validator=ge(0))
+    seed: int = attrs.field(default=0, validator=and_(ge(0), le(MOST_SEED)))
     """Governs the choice; row i of a call draws from ``seed + i``, whatever its neighbours are."""
     batch_size: int = attrs.field(default=64, validator=ge(1))
     """Prompts in one batch."""
@@ -48,6 +53,7 @@ class GenerateOptions:
 def generate(base: Base, prompts: Sequence[Prompt], *, adapter: Any = None, **options: Any) -> list[str]:
     """See :meth:`adapterkit.Base.generate`."""
     chosen = build_config(GenerateOptions, options, what="options of generate")
+    _check_prompts(prompts)
     adapters = _for_each(adapter, len(prompts))
     renderer = Renderer(base.tokenizer, max_length=_context(base))
     ids = [renderer.prompt(prompt) for prompt in prompts]
@@ -62,6 +68,28 @@ def generate(base: Base, prompts: Sequence[Prompt], *, adapter: Any = None, **op
         for row, tokens in zip(rows, new, strict=True):
             answers[row] = renderer.decode(tokens)
     return answers
+
+
+def _check_prompts(prompts: Any) -> None:
+    """Refuse what would fail later, or be taken for something else."""
+    if isinstance(prompts, (str, Text, Mapping)) or not isinstance(prompts, Sequence):
+        raise DataError(f"prompts are a text or a list of prompts, not {type(prompts).__name__}")
+    for number, prompt in enumerate(prompts):
+        if isinstance(prompt, (str, Text)):
+            if not (prompt if isinstance(prompt, str) else prompt.text):
+                raise DataError(f"prompts[{number}] is empty: there is nothing to go on from")
+        elif isinstance(prompt, Mapping):
+            raise DataError(f"prompts[{number}] is one turn; a prompt of turns is a list: [[{{'role': …, 'content': …}}]]")
+        elif not isinstance(prompt, Sequence) or not prompt or not all(map(_is_turn, prompt)):
+            raise DataError(
+                f"prompts[{number}] is no prompt: it must be a text, a Text, or a list of turns with role and content"
+            )
+
+
+def _is_turn(turn: Any) -> bool:
+    if isinstance(turn, Mapping):
+        return isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
+    return isinstance(turn, Message)
 
 
 def _for_each(adapter: Any, rows: int) -> list[Adapter | None]:
@@ -92,25 +120,44 @@ def _answer(
     base: Base, ids: Sequence[Sequence[int]], rows: Sequence[int], options: GenerateOptions, stop: tuple[int, ...]
 ) -> list[list[int]]:
     """The new tokens of one batch, padded on the left as generation needs it."""
-    from transformers import GenerationConfig
-
     pad, width = pad_id(base.tokenizer), max(map(len, ids))
     padded = torch.tensor([[pad] * (width - len(row)) + list(row) for row in ids], device=base.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=base.device)
-    config = GenerationConfig(
-        max_new_tokens=options.max_new_tokens, do_sample=False, eos_token_id=list(stop), pad_token_id=pad
-    )
-    out = base.model.generate(
-        padded, attention_mask=mask, generation_config=config, logits_processor=_processors(options, rows, base.device)
-    )
+    model = base.model
+    ours = {
+        "max_new_tokens": options.max_new_tokens,
+        "do_sample": False,
+        "eos_token_id": list(stop),
+        "pad_token_id": pad,
+        "logits_processor": _processors(options, rows, base.device),
+    }
+    out = model.generate(padded, attention_mask=mask, **{**_neutral(model.generation_config), **ours})
     return [row[width:].tolist() for row in out]
+
+
+def _neutral(config: Any) -> dict[str, Any]:
+    """What undoes each setting of the base's own ``generation_config.json`` that would change an answer.
+
+    transformers fills whatever is not given from there: beams, penalties and stop strings that nobody asked for.
+    """
+    from transformers import GenerationConfig
+
+    defaults = {**GenerationConfig._get_default_generation_params(), "max_length": None}  # noqa: SLF001
+    names = set(vars(GenerationConfig())) - _HARMLESS
+    return {name: defaults.get(name) for name in names if getattr(config, name, None) is not None}
+
+
+_HARMLESS = {
+    *("bos_token_id", "decoder_start_token_id", "transformers_version", "_from_model_config"),
+    *("use_cache", "cache_implementation", "cache_config", "max_cache_len", "compile_config", "disable_compile"),
+}
 
 
 def _processors(options: GenerateOptions, rows: Sequence[int], device: torch.device) -> Any:
     from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     processors = LogitsProcessorList()
-    if options.temperature == 0.0:
+    if options.temperature < LEAST_TEMPERATURE:
         return processors
     processors.append(TemperatureLogitsWarper(options.temperature))
     if options.top_k is not None:

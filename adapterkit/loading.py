@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
+from safetensors import SafetensorError
 
 from .errors import BaseLoadError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from torch import nn
 
 __all__ = ["DTYPES", "LoadedBase", "Source", "load_base"]
@@ -39,20 +44,34 @@ class Source:
     tokenizer: Any = None
 
     @property
+    def is_object(self) -> bool:
+        """Whether the caller has loaded it."""
+        return not isinstance(self.location, (str, os.PathLike))
+
+    @property
     def name(self) -> str:
         """What to call it."""
-        if isinstance(self.location, (str, os.PathLike)):
+        if not self.is_object:
             return str(self.location)
         return str(getattr(self.location, "name_or_path", "") or type(self.location).__name__)
 
 
 @attrs.frozen(kw_only=True)
 class LoadedBase:
-    """A frozen model in evaluation mode, and its tokenizer, if it has one."""
+    """A frozen model in evaluation mode, its tokenizer, if it has one, and what freezing changed."""
 
     model: Any
     tokenizer: Any
     commit: str
+    trainable: tuple[Any, ...] = ()
+    training: tuple[Any, ...] = ()
+
+    def thaw(self) -> None:
+        """Make trainable, and put into training mode, what was so before."""
+        for parameter in self.trainable:
+            parameter.requires_grad_(requires_grad=True)
+        for module in self.training:
+            module.training = True
 
 
 def load_base(source: Source) -> LoadedBase:
@@ -61,13 +80,17 @@ def load_base(source: Source) -> LoadedBase:
     Raises:
         BaseLoadError: There is no such model, or it cannot be loaded; says what was tried.
     """
-    if isinstance(source.location, (str, os.PathLike)):
-        model, tokenizer = _load_files(source)
-    else:
-        model, tokenizer = _check_object(source.location), source.tokenizer
+    model, tokenizer = (_check_object(source), source.tokenizer) if source.is_object else _load_files(source)
+    loaded = LoadedBase(
+        model=model,
+        tokenizer=tokenizer,
+        commit=str(getattr(model.config, "_commit_hash", None) or ""),
+        trainable=tuple(parameter for parameter in model.parameters() if parameter.requires_grad),
+        training=tuple(module for module in model.modules() if module.training),
+    )
     model.requires_grad_(requires_grad=False)
     model.eval()
-    return LoadedBase(model=model, tokenizer=tokenizer, commit=str(getattr(model.config, "_commit_hash", None) or ""))
+    return loaded
 
 
 def _load_files(source: Source) -> tuple[Any, Any]:
@@ -77,17 +100,52 @@ def _load_files(source: Source) -> tuple[Any, Any]:
     _check_location(location)
     device = _device(source.device)
     dtype = _dtype(source.dtype, device)
+    revision = source.revision or "main"
     try:
-        # never the adapter that a folder may hold beside its model: adapters come in through the trusted loader alone
-        model = AutoModelForCausalLM.from_pretrained(
-            location, revision=source.revision or "main", dtype=dtype, use_safetensors=True, trust_remote_code=False
+        with _progress_on_a_terminal():
+            # never the adapter that a folder may hold beside its model: adapters come in through the trusted loader alone
+            model, report = AutoModelForCausalLM.from_pretrained(
+                location,
+                revision=revision,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+            model = model.to(device)
+            tokenizer = source.tokenizer or AutoTokenizer.from_pretrained(
+                location, revision=revision, trust_remote_code=False
+            )
+    # RuntimeError: weights of other shapes, no such device, no memory; ImportError: a quantizer that is not installed
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise BaseLoadError(f"the base {location!r} cannot be loaded: {_first_line(error)}") from error
+    _check_complete(location, report["missing_keys"])
+    return model, tokenizer
+
+
+@contextlib.contextmanager
+def _progress_on_a_terminal() -> Iterator[None]:
+    """Within this block, transformers draws its progress bars on a terminal only."""
+    from transformers.utils import logging
+
+    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
+def _check_complete(location: str, missing: Iterable[str]) -> None:
+    """Refuse a model that transformers has filled up with random weights; it only warns."""
+    names = sorted(missing)
+    if names:
+        raise BaseLoadError(
+            f"{location!r} lacks {len(names)} of the weights that its config.json asks for, such as {names[0]!r}: they would "
+            "be random"
         )
-        tokenizer = source.tokenizer or AutoTokenizer.from_pretrained(
-            location, revision=source.revision or "main", trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise BaseLoadError(f"the base {location!r} cannot be loaded: {_last_line(error)}") from error
-    return model.to(device), tokenizer
 
 
 def _check_location(location: str) -> None:
@@ -104,18 +162,27 @@ def _check_location(location: str) -> None:
         )
 
 
-def _check_object(model: nn.Module) -> nn.Module:
+def _check_object(source: Source) -> nn.Module:
+    model: nn.Module = source.location
     if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
         raise BaseLoadError(f"a base is a folder, a Hub id or a transformers model, not {type(model).__name__}")
     if hasattr(model, "peft_config"):
         raise BaseLoadError(
             "this model has PEFT adapters in it; pass the model that they were put into, after .unload()"
         )
+    asked = {"revision": source.revision, "dtype": source.dtype, "device": source.device}
+    given = [f"{name}={value!r}" for name, value in asked.items() if value not in (None, "auto")]
+    if given:
+        raise BaseLoadError(f"a model object is used as it is, and {', '.join(given)} would do nothing: leave it out")
     return model
 
 
 def _device(device: str) -> torch.device:
     if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+            raise BaseLoadError(f"device {device!r} is not there: {_first_line(error)}") from error
         return torch.device(device)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator if accelerator is not None else torch.device("cpu")
@@ -129,6 +196,6 @@ def _dtype(dtype: str, device: torch.device) -> Any:
     return DTYPES[dtype]
 
 
-def _last_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

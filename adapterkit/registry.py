@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import sys
+import threading
 from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +41,12 @@ KINDS: dict[type, str] = {
     Metric: "adapterkit_metrics",
 }
 NAMES: dict[type, str] = {Method: "method", Objective: "objective", DataFormat: "data format", Metric: "metric"}
+
+RESERVED = {
+    *("base", "columns", "data", "eval_data", "format", "method", "objective", "output", "registry", "resume"),
+    *("as_json", "device", "dtype", "plugin", "revision"),
+}
+"""What ``Base.train`` and the command line take for themselves; an option of that name would never reach its method."""
 
 
 @attrs.frozen
@@ -103,6 +110,7 @@ class Registry:
         self._manager = _PluginManager(hooks.GROUP)
         self._manager.add_hookspecs(hooks)
         self._callers: dict[tuple[str, str], Any] = {}
+        self._lock = threading.RLock()  # a plugin is registered once, however many threads look for what it provides
         self._list(find() if found is None else found, environ)
 
     # -- listing ------------------------------------------------------------------------------------------------------
@@ -158,7 +166,8 @@ class Registry:
             raise PluginClashError(f"a plugin named {name!r} was added before; give this one another name")
         self._infos[key] = PluginInfo(name, "-", "-", module, "available")
         try:
-            return self._register(key, plugin)
+            with self._lock:
+                return self._register(key, plugin)
         except Exception as error:
             del self._infos[key]
             raise BrokenPluginError(f"plugin {module!r} cannot be used: {_reason(error)}") from error
@@ -173,9 +182,11 @@ class Registry:
             self._load(key)
 
     def _load(self, key: tuple[str, str]) -> PluginInfo:
-        info = self._infos[key]
-        if info.state != "available":
-            return info
+        with self._lock:
+            info = self._infos[key]
+            return self._import(key, info) if info.state == "available" else info
+
+    def _import(self, key: tuple[str, str], info: PluginInfo) -> PluginInfo:
         try:
             return self._register(key, self._found[key].load())
         except Exception as error:
@@ -249,9 +260,10 @@ class Registry:
         return self._all(Metric)
 
     def provider(self, method: Method) -> str:
-        """The distribution and version that provide ``method``, such as ``"adapterkit 0.1.0"``."""
+        """The distribution and version that provide ``method``, such as ``"adapterkit 0.1.0"``; the name of a plugin file."""
         info = next(info for record, info in self._records[Method][method.name] if record is method)
-        return f"{info.distribution} {info.version}" if info.distribution != "-" else info.module
+        # a file's name, not its path: an adapter is the same wherever it was made
+        return f"{info.distribution} {info.version}" if info.distribution != "-" else Path(info.module).name
 
     def _one(self, kind: type[RecordT], name: str) -> RecordT:
         if name not in self._records[kind]:
@@ -301,10 +313,18 @@ class Registry:
                 logger.exception("plugin %s failed in %s; the run goes on", implementation.plugin_name, event)
 
 
-@functools.cache
 def default_registry() -> Registry:
     """The registry of this process, made when it is first needed."""
+    with _MAKING:
+        return _default_registry()
+
+
+@functools.cache
+def _default_registry() -> Registry:
     return Registry()
+
+
+_MAKING = threading.Lock()
 
 
 def _names(value: str | None) -> set[str]:
@@ -331,6 +351,8 @@ def _check(record: object, kind: type, hook: str) -> None:
         raise TypeError(f"the config of method {record.name!r} must be a frozen attrs class, not {record.config!r}")
     mine = {field.name for field in attrs.fields(record.config)}
     training = {field.name for field in attrs.fields(TrainOptions)}
+    if mine & RESERVED:
+        raise ValueError(f"options {sorted(mine & RESERVED)} of method {record.name!r} are words of train itself")
     if mine & training:
         raise ValueError(f"options {sorted(mine & training)} of method {record.name!r} are training options' names")
     if set(record.defaults) - training:

@@ -8,8 +8,8 @@ import attrs
 import torch
 from torch import nn
 
-from .errors import SelectionError
-from .runtime.actions import Action, LowRankAction, uniform_plan
+from .errors import ArtifactError, PluginError, SelectionError
+from .runtime.actions import Action, LayerAction, LowRankAction, uniform_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .adapter import Adapter
     from .contracts import Method
-    from .effects import Effects
+    from .effects import Effect, Effects
     from .registry import Registry
     from .runtime.actions import Plan
     from .sites import Site
@@ -40,7 +40,21 @@ def build_layers(registry: Registry, method: Method, config: Any, sites: Sequenc
     unknown = sorted(set(layers) - {site.name for site in sites})
     if unknown:
         raise SelectionError(f"method {method.name!r} built a layer at {unknown[0]!r}, which is no site of this base")
-    return _Layers(layers)
+    made = _Layers(layers)
+    _check_apart(method, made, sites)
+    return made
+
+
+def _check_apart(method: Method, layers: nn.ModuleDict, sites: Sequence[Site]) -> None:
+    """Refuse layers that hold a part of the base: it would be trained, saved, and replaced by what a file holds."""
+    of_base = {id(part) for site in sites for part in (site.module, *site.module.parameters(), *site.module.buffers())}
+    for name, layer in layers.items():
+        parts = (*layer.modules(), *layer.parameters(), *layer.buffers())
+        if any(id(part) in of_base for part in parts):
+            raise PluginError(
+                f"the layer of method {method.name!r} at {name!r} holds a module or a tensor of the base; keep a copy of what "
+                "it needs, or use the layer's output"
+            )
 
 
 def expected_tensors(
@@ -70,11 +84,20 @@ def make_resident(
     places = {site.name: _place(site, model) for site in sites if site.name in layers}
     effects: Effects | None = registry.call("lower", method, layers=dict(layers.items()))
     if effects is None:
-        return Resident(adapter, {site: layer.to(places[site][0]) for site, layer in layers.items()})
+        own = {site: LayerAction(method.name, site, layer.to(places[site][0])) for site, layer in layers.items()}
+        return Resident(adapter, own)
     actions: dict[str, list[Action]] = {
-        site: [LowRankAction(effect.to(*places[site])) for effect in here] for site, here in effects.items()
+        site: [LowRankAction(_placed(effect, site, *places[site])) for effect in here] for site, here in effects.items()
     }
     return Resident(adapter, uniform_plan(actions))
+
+
+def _placed(effect: Effect, site: str, device: torch.device, dtype: torch.dtype) -> Effect:
+    """The effect where its site is. Infinity in its factors would reach other rows too, as zero times infinity."""
+    placed = effect.to(device, dtype)
+    if not (torch.isfinite(placed.down).all() and torch.isfinite(placed.up).all()):
+        raise ArtifactError(f"the adapter's factors at {site!r}, with its scale, are too large for the base's {dtype}")
+    return placed
 
 
 def _place(site: Site, model: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from adapterkit.base import Base
 
+from .options import check_file
 from .plugins import PluginFiles, registry_with
 
 __all__ = ["evaluate", "generate"]
@@ -25,7 +26,10 @@ AdapterFolder = Annotated[str | None, Parameter(help="The adapter's folder; the 
 def generate(
     base: BaseName,
     prompts: Annotated[
-        tuple[str, ...], Parameter(help="Prompts; read from standard input, a line each, when there are none.")
+        tuple[str, ...],
+        Parameter(
+            help="Prompts; read from standard input, a line each, when there are none.", negative="", show_default=False
+        ),
     ] = (),
     *,
     adapter: AdapterFolder = None,
@@ -76,6 +80,7 @@ def evaluate(
     plugin: PluginFiles = (),
 ) -> None:
     """Score an adapter on DATA, beside the base alone."""
+    check_file("DATA", data)
     shared = Base(base, revision=revision, dtype=dtype, device=device, registry=registry_with(plugin))
     chosen = shared.load(adapter) if adapter else None
     result = shared.evaluate(

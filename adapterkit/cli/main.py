@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -35,11 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _app(given)(given, exit_on_error=False, print_error=True, result_action="return_value")
+        sys.stdout.flush()  # a reader that has gone is met here, where it can be said, and not when Python ends
     except (ConfigError, SelectionError, UnknownNameError) as error:
         return _say(error, MISUSE)
     except AdapterkitError as error:
         return _say(error, 1)
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write has nowhere to go
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

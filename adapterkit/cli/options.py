@@ -7,15 +7,19 @@ import inspect
 import textwrap
 import types
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import attrs
 from cyclopts import Parameter
 
+from adapterkit.data.reading import explain_missing
+from adapterkit.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["field_docs", "given", "parameters"]
+__all__ = ["check_file", "field_docs", "given", "parameters"]
 
 
 def parameters(cls: type, defaults: Mapping[str, Any] | None = None) -> list[inspect.Parameter]:
@@ -34,14 +38,35 @@ def parameters(cls: type, defaults: Mapping[str, Any] | None = None) -> list[ins
     ]
 
 
-def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given on the command line."""
-    return {name: _single(value) for name, value in options.items() if value is not None}
+def check_file(option: str, path: str) -> None:
+    """Say that a data file is not there before a model is loaded for it.
+
+    Raises:
+        ConfigError: There is no such file; it is the command that is wrong, not the data.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"{option} does not fit", [explain_missing(Path(path))])
+
+
+def given(options: Mapping[str, Any], cls: type) -> dict[str, Any]:
+    """The options that were given on the command line; a single text is one, not many, where ``cls`` takes either."""
+    hints = get_type_hints(cls)
+    return {name: _single(value, hints.get(name)) for name, value in options.items() if value is not None}
 
 
 def field_docs(cls: type) -> dict[str, str]:
     """The docstrings below the fields of a class, read from its source."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    docs: dict[str, str] = {}
+    for parent in reversed(cls.__mro__[:-1]):
+        docs.update(_own_docs(parent))
+    return docs
+
+
+def _own_docs(cls: type) -> dict[str, str]:
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    except (OSError, TypeError, SyntaxError):  # made at run time, or shipped without its source
+        return {}
     statements = body.body if isinstance(body, ast.ClassDef) else []
     docs: dict[str, str] = {}
     for field, below in pairwise(statements):
@@ -49,13 +74,18 @@ def field_docs(cls: type) -> dict[str, str]:
             isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
         )
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
-            docs[field.target.id] = inspect.cleandoc(below.value.value)  # type: ignore[attr-defined]
+            text: str = inspect.cleandoc(below.value.value)  # type: ignore[attr-defined]
+            docs[field.target.id] = text.replace("``", "`")
     return docs
 
 
 def _annotation(hint: Any, doc: str, default: Any) -> Any:
     shown = "" if default in (None, "", (), {}) else f" [default: {default}]"
-    return Annotated[_flat(hint) | None, Parameter(help=doc + shown, show_default=False)]
+    flat = _flat(hint)
+    about = Parameter(help=doc + shown, show_default=False)
+    if get_origin(flat) in (list, dict):
+        about = Parameter(help=doc + shown, show_default=False, consume_multiple=get_origin(flat) is list, negative="")
+    return Annotated[flat | None, about]
 
 
 def _default(field: Any) -> Any:
@@ -65,7 +95,7 @@ def _default(field: Any) -> Any:
 
 
 def _flat(hint: Any) -> Any:
-    """One text or many of them are the same option on the command line: given once, or several times."""
+    """One text or many of them are the same option on the command line: given several times, or with several values."""
     if get_origin(hint) in (Union, types.UnionType):
         arguments = get_args(hint)
         if str in arguments and any(get_origin(a) is tuple for a in arguments):
@@ -76,5 +106,6 @@ def _flat(hint: Any) -> Any:
     return hint
 
 
-def _single(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+def _single(value: Any, hint: Any) -> Any:
+    one = isinstance(value, list) and len(value) == 1 and get_origin(hint) is not tuple and str in get_args(hint)
+    return value[0] if one else value

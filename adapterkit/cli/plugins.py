@@ -19,7 +19,9 @@ __all__ = ["PluginFiles", "plugins", "registry_with"]
 
 PluginFiles = Annotated[
     tuple[Path, ...],
-    Parameter(name="--plugin", help="A Python file to use as a plugin; may be given again.", negative=""),
+    Parameter(
+        name="--plugin", help="A Python file to use as a plugin; may be given again.", negative="", show_default=False
+    ),
 ]
 
 
@@ -46,8 +48,8 @@ def plugins(
 
 
 def registry_with(files: tuple[Path, ...]) -> Registry:
-    """The registry of this process, with plugin files added."""
-    registry = default_registry()
+    """The registry of this process, or, with plugin files, one of its own for this command."""
+    registry = Registry() if files else default_registry()
     for file in files:
         registry.add(file)
     return registry

@@ -14,11 +14,13 @@ from cyclopts import Parameter
 from adapterkit.base import Base
 from adapterkit.contracts import TrainOptions
 
-from .options import given, parameters
+from .options import check_file, given, parameters
 from .plugins import PluginFiles, registry_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from adapterkit.registry import Registry
 
 __all__ = ["train_command"]
 
@@ -27,11 +29,11 @@ def train_command(arguments: Sequence[str]) -> Callable[..., None]:
     """The command for the method that ``arguments`` name; LoRA's where they name none."""
     registry = registry_with(tuple(Path(file) for file in _values(arguments, "--plugin")))
     method = registry.method((_values(arguments, "--method") or ["lora"])[-1])
-    own = list(inspect.signature(_train).parameters.values())[:-1]
+    own = [one for name, one in inspect.signature(_train).parameters.items() if name not in ("registry", "options")]
     options = [*parameters(method.config), *parameters(TrainOptions, method.defaults)]
 
     def command(base: str, data: str, **options: Any) -> None:
-        _train(base, data, **options)
+        _train(base, data, registry=registry, **given(options, method.config))
 
     command.__doc__ = (
         f"Train an adapter on DATA with a method plugin; the options below are those of {method.name}.\n\n{_BODY}"
@@ -57,10 +59,14 @@ def _train(
     device: Annotated[str, Parameter(help="Where the base is.")] = "auto",
     as_json: Annotated[bool, Parameter(name="--json", help="Print JSON.", negative="")] = False,
     plugin: PluginFiles = (),  # noqa: ARG001 - taken before the method's options can be known
+    registry: Registry,
     **options: Any,
 ) -> None:
-    shared = Base(base, revision=revision, dtype=dtype, device=device)
-    adapter = shared.train(data, method=method, output=output, columns=columns, eval_data=eval_data, **given(options))
+    check_file("DATA", data)
+    if eval_data is not None:
+        check_file("--eval-data", eval_data)
+    shared = Base(base, revision=revision, dtype=dtype, device=device, registry=registry)
+    adapter = shared.train(data, method=method, output=output, columns=columns, eval_data=eval_data, **options)
     folder = output / "adapter"
     if as_json:
         print(json.dumps({"adapter": str(folder), "digest": adapter.digest, **adapter.manifest.training}, indent=2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
-from attrs.validators import and_, ge, gt, le, optional
+from attrs.validators import and_, ge, gt, le, lt, optional
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,14 +34,20 @@ class TrainOptions:
     """How the learning rate falls after the warm-up."""
     warmup_ratio: float = attrs.field(default=0.05, validator=and_(ge(0.0), le(1.0)))
     """The part of all steps in which the learning rate rises from zero."""
+    adam_beta1: float = attrs.field(default=0.9, validator=and_(ge(0.0), lt(1.0)))
+    """How much of the last steps' mean gradient AdamW keeps."""
+    adam_beta2: float = attrs.field(default=0.999, validator=and_(ge(0.0), lt(1.0)))
+    """The same for the mean squared gradient; 0.99 suits runs of a few hundred steps."""
     weight_decay: float = attrs.field(default=0.0, validator=ge(0.0))
     """AdamW's decoupled weight decay; vectors, such as biases, are not decayed."""
     max_grad_norm: float = attrs.field(default=1.0, validator=gt(0.0))
     """Gradients are scaled down to this norm."""
     max_length: int = attrs.field(default=1024, validator=ge(2))
     """Longer rows are cut at the left of their prompt, and counted in the report."""
-    group_by_length: bool = True
-    """Draw batches of rows of similar length: less padding, the same rows in each epoch."""
+    packing: bool = True
+    """Put the rows of a batch into as few sequences as hold them, where no row sees another: hardly any padding."""
+    group_by_length: bool = False
+    """Draw batches of rows of similar length: for models that cannot pack. Batches are less mixed, which costs quality."""
     bf16: bool = False
     """Compute in bfloat16 under autocast; the adapter itself stays in float32."""
     gradient_checkpointing: bool = False

@@ -14,7 +14,7 @@ from .rows import Row
 from .tables import read_csv, read_tsv
 from .trees import read_json, read_json_lines, read_parquet
 
-__all__ = ["SUFFIXES", "Row", "read_rows"]
+__all__ = ["SUFFIXES", "Row", "explain_missing", "read_rows"]
 
 _TEXT_READERS = {
     ".csv": read_csv,
@@ -53,7 +53,7 @@ def _read_file(path: Path) -> list[Row]:
     packed = suffixes[-1:] == [".gz"]
     kind = (suffixes[:-1] if packed else suffixes)[-1:]
     if not path.is_file():
-        raise DataError(_missing(path))
+        raise DataError(explain_missing(path))
     if not kind or kind[0] not in SUFFIXES or (packed and kind[0] == ".parquet"):
         raise DataError(f"cannot tell what {str(path)!r} holds: the name must end in {', '.join(SUFFIXES)}")
     content = path.read_bytes()
@@ -85,7 +85,8 @@ def _decode(content: bytes, name: str) -> str:
         ) from error
 
 
-def _missing(path: Path) -> str:
+def explain_missing(path: Path) -> str:
+    """Why there is no file ``path``, and what there is instead."""
     if path.is_dir():
         files = _data_files(path)
         return f"{str(path)!r} is a folder; name one file in it: {', '.join(files) or 'it holds no data file'}"
@@ -96,7 +97,7 @@ def _missing(path: Path) -> str:
         return f"no file {str(path)!r}: there is no folder {str(path.parent)!r}"
     files = _data_files(folder)
     nearby = f" Data files in {str(folder)!r}: {', '.join(files)}." if files else ""
-    return f"no file {str(path)!r}{suggest(path.name, files)}.{nearby}"
+    return f"no file {str(path)!r}{suggest(path.name, files) or '.'}{nearby}"
 
 
 def _data_files(folder: Path, most: int = 20) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adapterkit.errors import SelectionError
+from adapterkit.errors import PluginError, SelectionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Action",
+    "LayerAction",
     "LowRankAction",
     "MaskedLowRank",
     "Plan",
@@ -47,6 +48,39 @@ class LowRankAction:
         """``y + up(down(x))``, in ``y``'s dtype."""
         low = self.effect.shrink(_as(x, self.effect.down.dtype))
         return y + functional.linear(low, self.effect.up).to(y.dtype)
+
+
+@attrs.frozen(eq=False)
+class LayerAction:
+    """A method's own layer, held to its contract: it returns what replaces ``y``, and leaves ``x`` and ``y`` as they are.
+
+    A layer that wrote into ``x`` would change what other sites are given, and one that returned nothing would be taken for
+    one that changes nothing.
+    """
+
+    method: str
+    site: str
+    layer: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """The layer's output, in ``y``'s dtype."""
+        before = _versions(x, y)
+        out = self.layer(x, y)
+        if not isinstance(out, Tensor) or out.shape != y.shape:
+            given = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise PluginError(
+                f"the layer of method {self.method!r} at {self.site!r} returned {given} for an output of shape {tuple(y.shape)}"
+            )
+        if _versions(x, y) != before:
+            raise PluginError(f"the layer of method {self.method!r} at {self.site!r} changed its input in place")
+        return out.to(y.dtype)
+
+
+def _versions(*tensors: Tensor) -> tuple[int, ...]:
+    """How often each was written to; unknown in inference mode and to a compiler."""
+    if torch.compiler.is_compiling():
+        return ()
+    return tuple(0 if tensor.is_inference() else tensor._version for tensor in tensors)  # noqa: SLF001
 
 
 @attrs.frozen(eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from .actions import Plan
 
-__all__ = ["Runtime"]
+__all__ = ["Runtime", "take_over"]
 
 
 class _Unset:
@@ -46,8 +47,9 @@ class Runtime:
     why the choice is kept twice: docs/explanation/how-sites-attach.md.
     """
 
-    def __init__(self, model: nn.Module, sites: Sequence[Site]) -> None:
+    def __init__(self, model: nn.Module, sites: Sequence[Site], *, owner: object) -> None:
         self.active: Plan | None = None
+        self._model, self._owner = weakref.ref(model), weakref.ref(owner)
         self._chosen: ContextVar[Plan | _Unset | None] = ContextVar("adapterkit_plan", default=UNSET)
         self._local = _Local()
         self._handles = [model.register_forward_pre_hook(self._see_input, with_kwargs=True)]
@@ -64,12 +66,13 @@ class Runtime:
     def override(self, plan: Plan | None) -> Iterator[None]:
         """Follow another plan within this block, in this thread or task only."""
         token = self._chosen.set(plan)
-        before, self._local.plan = self._local.plan, plan
+        self._local.plan = plan
         try:
             yield
         finally:
-            self._local.plan = before
             self._chosen.reset(token)
+            # not what it was before: that may be the choice of another task of this thread, which is over by now
+            self._local.plan = self._chosen.get()
 
     def checkpoint_contexts(self) -> tuple[Any, Any]:
         """What :func:`torch.utils.checkpoint.checkpoint` takes as ``context_fn``.
@@ -85,6 +88,10 @@ class Runtime:
             handle.remove()
         self._handles = []
         _forget_compiled_code()
+
+    def serves(self, model: nn.Module) -> bool:
+        """Whether its owner still lives and has ``model``, not a copy of it."""
+        return self._owner() is not None and self._model() is model
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Runtime:
         # A copy of the model follows the same plan; the adapters are not copied with it.
@@ -112,6 +119,28 @@ class _SiteHook:
         if plan is None or self._name not in plan:
             return None
         return plan[self._name](inputs[0], output)
+
+
+def take_over(model: nn.Module) -> bool:
+    """Take off the hooks that an owner who is gone, or the model that this one is a copy of, has left on ``model``.
+
+    Returns:
+        False when the owner is still there, and nothing was taken off.
+    """
+    owners = [getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values()]  # noqa: SLF001
+    runtimes = [owner for owner in owners if isinstance(owner, Runtime)]
+    if any(runtime.serves(model) for runtime in runtimes):
+        return False
+    for module in model.modules() if runtimes else ():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):  # noqa: SLF001
+            for key in [key for key, hook in hooks.items() if _is_ours(hook)]:
+                del hooks[key]
+                module._forward_pre_hooks_with_kwargs.pop(key, None)  # noqa: SLF001
+    return True
+
+
+def _is_ours(hook: Any) -> bool:
+    return isinstance(hook, _SiteHook) or isinstance(getattr(hook, "__self__", None), Runtime)
 
 
 def _forget_compiled_code() -> None:

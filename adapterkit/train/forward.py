@@ -26,11 +26,14 @@ class BaseForward:
     def __call__(self, batch: Mapping[str, Tensor], positions: Tensor | None = None) -> Tensor:
         """Logits of the batch; at ``positions`` alone where given, so that the head works for trained tokens only.
 
-        Batches are padded on the right, where causal attention never looks: without a mask, attention takes its fast path
-        and every real token's logits are the same.
+        A packed batch brings its mask and positions. A padded one needs neither: it is padded on the right, where causal
+        attention never looks, and without a mask attention takes its fast path.
         """
+        packed = {}
+        if "segment_mask" in batch:
+            packed = {"attention_mask": batch["segment_mask"], "position_ids": batch["position_ids"]}
         with _head_at(self._model, positions):
-            logits: Tensor = self._model(input_ids=batch["input_ids"], use_cache=False).logits
+            logits: Tensor = self._model(input_ids=batch["input_ids"], use_cache=False, **packed).logits
         return logits
 
 

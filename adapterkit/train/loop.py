@@ -34,7 +34,8 @@ def optimizer_for(module: nn.Module, options: TrainOptions) -> torch.optim.Optim
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
     ]
     # fused: one kernel for all tensors, where a loop over a few hundred small ones would cost more than the step itself
-    return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
+    betas = (options.adam_beta1, options.adam_beta2)
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=betas, fused=True)
 
 
 def fit(

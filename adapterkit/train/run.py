@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import platform
 from importlib.metadata import version
@@ -17,13 +16,12 @@ from adapterkit.adapter import Adapter
 from adapterkit.artifact.manifest import Manifest
 from adapterkit.config import to_dict
 from adapterkit.contracts import Run
-from adapterkit.data.batching import collate
 from adapterkit.data.dataset import Encoded, Report, encode_rows
-from adapterkit.data.padding import pad_id
 from adapterkit.data.rendering import Renderer
 from adapterkit.errors import TrainingError
 from adapterkit.resident import build_layers, flatten
 
+from .batches import choose_collate
 from .forward import AdapterInTraining, recomputing
 from .journal import Journal, journal
 from .loop import fit
@@ -88,7 +86,7 @@ def train(
                 schedule,
                 run_options,
                 accelerator,
-                collate=functools.partial(collate, pad_id=pad_id(base.tokenizer), device=base.device),
+                collate=choose_collate(base, rows.examples, run_options),
                 log=log,
                 held_out=held_out.examples if held_out else (),
             )

@@ -63,7 +63,12 @@ def read(values: Mapping[str, Any]) -> LoraConfig:
         raise ValueError(f"{asked[0]}={values[asked[0]]!r} is not what plain LoRA does")
     told = {**PEFT_DEFAULTS, **{name: value for name, value in values.items() if value is not None}}
     options = {ours: told[theirs] for theirs, ours in TRANSLATED.items() if theirs in told}
-    return build_config(LoraConfig, options, what="fields of adapter_config.json")
+    return build_config(LoraConfig, _in_order(options), what="fields of adapter_config.json")
+
+
+def _in_order(options: dict[str, Any]) -> dict[str, Any]:
+    # PEFT writes sets, in an order that differs from process to process: the same adapter must be the same here
+    return {name: sorted(value, key=str) if isinstance(value, list) else value for name, value in options.items()}
 
 
 def _says_nothing(value: Any) -> bool:

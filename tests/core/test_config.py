@@ -37,7 +37,7 @@ def test_every_problem_is_said_at_once():
     text = str(caught.value)
     assert "rnak: no such option; did you mean 'rank'?" in text
     assert "rate: must be a number, not 'high'" in text
-    assert "'rank' must be >= 1: 0" in text
+    assert "rank: must be >= 1: 0" in text
     assert "flag: must be true or false, not 1" in text
 
 

@@ -1,5 +1,7 @@
 import logging
 import textwrap
+import threading
+import time
 import types
 
 import attrs
@@ -229,3 +231,49 @@ def test_the_bundled_plugins_come_through_their_entry_points():
     info = state(plugins, "lora")
     assert (info.distribution, info.module, info.state) == ("adapterkit", "adapterkit_lora", "available")
     assert isinstance(plugins.method("lora"), LayerMethod)
+
+
+def test_many_threads_that_look_for_a_method_load_its_plugin_once():
+    for _ in range(5):
+        calls, barrier, failed = [], threading.Barrier(8), []
+
+        def slow(calls=calls):
+            calls.append(1)
+            time.sleep(0.01)
+            return plugin_of(Doubling("two", Options))
+
+        plugins = Registry([Found("two", "module_two", "dist", "1.0", slow)], {})
+
+        def work(plugins=plugins, barrier=barrier, failed=failed):
+            barrier.wait()
+            try:
+                plugins.method("two")
+            except Exception as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+        assert calls == [1]
+        assert state(plugins, "two").state == "loaded"
+
+
+@pytest.mark.parametrize("name", ["columns", "output", "data", "dtype", "format"])
+def test_an_option_that_train_itself_would_take_is_refused(name):
+    config = attrs.make_class("Taken", {name: attrs.field(default=1, type=int)}, frozen=True)
+    with pytest.raises(BrokenPluginError, match=f"'{name}'.*words of train itself"):
+        registry().add(plugin_of(Method("taking", config)))
+
+
+def test_the_words_of_train_are_those_that_it_takes():
+    import inspect
+
+    from adapterkit.cli import train as command
+    from adapterkit.registry import RESERVED
+    from adapterkit.train.run import train
+
+    taken = {*inspect.signature(train).parameters, *inspect.signature(command._train).parameters} - {"options"}
+    assert taken <= RESERVED

@@ -1,0 +1,76 @@
+"""How the examples of a batch are put into tensors: packed where this model is seen to keep them apart, else padded."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+
+from adapterkit.data.batching import collate
+from adapterkit.data.packing import pack
+from adapterkit.data.padding import pad_id
+
+from .forward import BaseForward
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from adapterkit.base import Base
+    from adapterkit.contracts import Example, TrainOptions
+
+__all__ = ["choose_collate", "keeps_rows_apart"]
+
+logger = logging.getLogger("adapterkit")
+TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}
+"""How far logits of a packed row may be from those of the row alone, as a part of their size: rounding, and no more."""
+
+
+def choose_collate(
+    base: Base, examples: Sequence[Example], options: TrainOptions
+) -> Callable[[Sequence[Example]], dict[str, torch.Tensor]]:
+    """What makes a batch of examples."""
+    padded = functools.partial(collate, pad_id=pad_id(base.tokenizer), device=base.device)
+    if not options.packing:
+        return padded
+    dtype = torch.bfloat16 if options.bf16 else base.model.dtype
+    packed = functools.partial(pack, pad_id=pad_id(base.tokenizer), device=base.device, dtype=dtype)
+    reason = keeps_rows_apart(base, examples, packed)
+    if reason:
+        logger.warning("rows are padded, not packed: %s", reason)
+    return padded if reason else packed
+
+
+def keeps_rows_apart(base: Base, examples: Sequence[Example], packed: Callable[..., dict[str, torch.Tensor]]) -> str:
+    """Why this model cannot have several rows in one sequence; empty when it can, which is tried and not assumed.
+
+    Two rows are answered in one sequence and each alone, by the bare base; only a model whose attention is all that mixes
+    tokens, and which takes the mask that it is given, answers the same.
+    """
+    config = base.model.config.get_text_config()
+    if config._attn_implementation not in ("sdpa", "eager"):  # noqa: SLF001 - transformers has no public name for it
+        return f"attention {config._attn_implementation!r} takes no mask of its own"  # noqa: SLF001
+    longest = max(len(one.input_ids) for one in examples)
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    if any(window is not None and window < longest for window in windows):
+        return f"a row of {longest} tokens is longer than the attention window"
+    tried = sorted(examples[:64], key=lambda one: -len(one.input_ids))[-2:]  # longer first, as they are packed
+    try:
+        with torch.no_grad(), base.using(None):
+            together = _logits(base, packed(tried))
+            alone = [_logits(base, packed([one])) for one in tried]
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        return f"the model refuses the mask ({type(error).__name__}: {str(error).splitlines()[0]})"
+    return _compare(together, alone, TOLERANCES[base.model.dtype])
+
+
+def _logits(base: Base, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return BaseForward(base.model)(batch).float()
+
+
+def _compare(together: torch.Tensor, alone: Sequence[torch.Tensor], tolerance: float) -> str:
+    expected = torch.cat([logits[0] for logits in alone])
+    error = float(((together[0] - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
+    return "" if error <= tolerance else f"a row is answered otherwise beside another one (by {error:.1%})"
+

@@ -1,0 +1,99 @@
+"""Writes what the pages take from the code: `python tests/docs/generate.py`, with pages to run as well where they are named.
+
+A part of a page between ``<!-- generated: NAME -->`` and ``<!-- end -->`` is written from the code. With the paths of pages as
+arguments, what their blocks print is written below them too; look at the difference before you keep it.
+"""
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import attrs
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from adapterkit import errors
+from adapterkit.cli.options import field_docs
+from tests.docs.pages import ROOT, blocks, pages
+
+OPTIONS = {
+    "TrainOptions": "adapterkit.contracts",
+    "LoraConfig": "adapterkit_lora.config",
+    "GenerateOptions": "adapterkit.generation",
+    "EvaluateOptions": "adapterkit.train.evaluation",
+}
+QUICKSTART = ROOT / "examples" / "quickstart.py"
+_PART = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_DEMO = re.compile(r"(<!-- quickstart -->\n```python\n).*?(^```$)", re.DOTALL | re.MULTILINE)
+
+
+def generated(text):
+    """A page with its generated parts as the code has them now."""
+    text = _PART.sub(lambda found: f"{found[1]}\n{_part(found[2])}\n{found[3]}", text)
+    return _DEMO.sub(lambda found: found[1] + QUICKSTART.read_text(encoding="utf-8") + found[2], text)
+
+
+def _part(name):
+    return _error_tree() if name == "errors" else options_table(getattr(import_module(OPTIONS[name]), name))
+
+
+def options_table(cls):
+    """The options of a class: name, type, default and what it does."""
+    docs, hints = field_docs(cls), get_type_hints(cls)
+    rows = [
+        f"| `{field.name}` | {_code(_type(hints[field.name]))} | {_code(_default(field))} | {docs[field.name]} |"
+        for field in attrs.fields(cls)
+    ]
+    return "\n".join(["| option | type | default | what it does |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def _type(hint):
+    if get_origin(hint) is Literal:
+        return " | ".join(map(repr, get_args(hint)))
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+
+
+def _default(field):
+    return repr(field.default.factory() if isinstance(field.default, attrs.Factory) else field.default)
+
+
+def _code(text):
+    return "`" + str(text).replace("|", "\\|") + "`"
+
+
+def _error_tree():
+    tree = errors.__doc__.partition("::\n\n")[2].rstrip()
+    return "```text\n" + "\n".join(line.removeprefix("    ") for line in tree.splitlines()) + "\n```\n"
+
+
+def rerun(page):
+    """A page with its blocks as they are when they are run."""
+    from tests.docs.running import Page
+
+    text = page.read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "examples", Path(folder) / "examples")
+        os.chdir(folder)
+        run = Page()
+        found = [(block, run.shown(block)) for block in blocks(text)]
+        os.chdir(ROOT)
+    for block, shown in reversed(found):
+        text = text[: block.start] + shown + text[block.start + len(block.text) :]
+    return text
+
+
+def main():
+    for page in pages():
+        page.write_text(generated(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in sys.argv[1:]:
+        page = Path(name).resolve()
+        page.write_text(rerun(page), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

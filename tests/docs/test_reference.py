@@ -1,0 +1,115 @@
+import inspect
+import re
+
+import attrs
+import pytest
+
+import adapterkit
+from adapterkit import errors, hooks
+from tests.docs.pages import DOCS, README, ROOT, anchors, headings, links
+
+REFERENCE = DOCS / "reference"
+SPECIFIED = {name: function for name, function in vars(hooks).items() if name.startswith("adapterkit_")}
+TESTS = "".join(
+    path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py") if path.parent.name != "docs"
+)
+MARKDOWN = sorted(
+    path for path in ROOT.rglob("*.md") if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+)
+
+
+def documented(function):
+    """How a hook's heading and signature read."""
+    signature = inspect.signature(function)
+    return f"`{function.__name__}({', '.join(signature.parameters)})`", f"{function.__name__}{unquoted(signature)}"
+
+
+def unquoted(signature):
+    return str(signature).replace("'", "")
+
+
+def undocumented(function, page):
+    heading, signature = documented(function)
+    return heading not in headings(page) or signature not in page.splitlines()
+
+
+def unmentioned(names, text):
+    return [name for name in names if not re.search(rf"\b{re.escape(name)}\b", text)]
+
+
+def broken(page, text):
+    """The relative links of a page that lead nowhere."""
+    found = []
+    for link in links(text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve()
+        aimed = text if not path else target.read_text(encoding="utf-8") if target.is_file() else ""
+        if not target.exists() or (anchor and anchor not in anchors(aimed)):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("name", SPECIFIED)
+def test_every_hook_is_documented_with_its_signature(name):
+    assert not undocumented(SPECIFIED[name], (REFERENCE / "hooks.md").read_text(encoding="utf-8")), documented(
+        SPECIFIED[name]
+    )
+
+
+@pytest.mark.parametrize("name", SPECIFIED)
+def test_every_hook_has_a_test(name):
+    assert not unmentioned([name], TESTS)
+
+
+def test_every_hook_belongs_to_one_family():
+    assert sorted(SPECIFIED) == sorted((*hooks.PROVIDERS, *hooks.OPERATION_HOOKS, *hooks.EVENTS))
+
+
+def test_every_public_name_is_in_the_reference():
+    text = "".join(page.read_text(encoding="utf-8") for page in REFERENCE.glob("*.md"))
+    assert not unmentioned(adapterkit.__all__, text)
+
+
+def test_the_tree_of_errors_has_every_error():
+    text = (REFERENCE / "errors.md").read_text(encoding="utf-8")
+    assert not unmentioned([name for name in errors.__all__ if name.endswith("Error")], text)
+
+
+def test_the_page_on_files_has_every_field_of_the_manifest():
+    from adapterkit.artifact.record import _Layout
+
+    text = (REFERENCE / "files.md").read_text(encoding="utf-8")
+    assert not [field.name for field in attrs.fields(_Layout) if f"| `{field.name}` |" not in text]
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page):
+    assert not broken(page, page.read_text(encoding="utf-8"))
+
+
+def test_every_page_is_on_the_map():
+    listed = {(DOCS / link).resolve() for link in links((DOCS / "index.md").read_text(encoding="utf-8"))}
+    assert not {page for page in DOCS.rglob("*.md") if page.name != "index.md"} - listed
+
+
+# Each of these shows that a guard above can fail.
+
+
+def test_a_hook_with_another_signature_is_found():
+    page = (REFERENCE / "hooks.md").read_text(encoding="utf-8")
+    hook = hooks.adapterkit_build
+    assert undocumented(
+        hook, page.replace("### `adapterkit_build(method, config, sites)`", "### `adapterkit_build(config)`")
+    )
+    assert undocumented(hook, page.replace("config: Any, sites: Sequence[Site]) -> Mapping", "config: Any) -> Mapping"))
+
+
+def test_a_name_that_is_not_mentioned_is_found():
+    assert unmentioned(["Base", "Bases"], "the Base is frozen") == ["Bases"]
+
+
+def test_a_broken_link_is_found():
+    text = "[a](docs/index.md) [b](docs/none.md) [c](docs/index.md#nothing) [d](https://a.org) `[e](none)`\n# Here\n[f](#here)"
+    assert broken(README, text) == ["docs/none.md", "docs/index.md#nothing"]
