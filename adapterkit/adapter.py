@@ -25,7 +25,9 @@ __all__ = ["Adapter"]
 
 
 def _frozen_cpu(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    return MappingProxyType({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)})
+    return MappingProxyType(
+        {name: tensors[name].detach().to("cpu", copy=True).contiguous() for name in sorted(tensors)}
+    )
 
 
 @attrs.frozen(eq=False, slots=False, repr=False)

@@ -42,7 +42,7 @@ class LowRank:
     def to(self, device: torch.device, dtype: torch.dtype) -> LowRank:
         """The same effect elsewhere, its scale folded into ``up`` before the cast."""
         up = (self.up.float() * self.scale).to(device, dtype)
-        return LowRank(self.down.to(device, dtype), up, 1.0)
+        return LowRank(self.down.to(device, dtype, copy=True), up, 1.0)
 
     def shrink(self, x: Tensor) -> Tensor:
         """The input in the adapter's directions: ``(..., in_features)`` to ``(..., rank)``; token ids for an embedding."""

@@ -79,7 +79,9 @@ def _check_prompts(prompts: Any) -> None:
             if not (prompt if isinstance(prompt, str) else prompt.text):
                 raise DataError(f"prompts[{number}] is empty: there is nothing to go on from")
         elif isinstance(prompt, Mapping):
-            raise DataError(f"prompts[{number}] is one turn; a prompt of turns is a list: [[{{'role': …, 'content': …}}]]")
+            raise DataError(
+                f"prompts[{number}] is one turn; a prompt of turns is a list: [[{{'role': …, 'content': …}}]]"
+            )
         elif not isinstance(prompt, Sequence) or not prompt or not all(map(_is_turn, prompt)):
             raise DataError(
                 f"prompts[{number}] is no prompt: it must be a text, a Text, or a list of turns with role and content"

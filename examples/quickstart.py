@@ -34,15 +34,19 @@ scores = {
 }
 
 # Swap: one assignment, whatever the adapters' sizes.
+question = "How do I get a replacement for my lost card?"
+advert = next(row["SMS"] for row in held_out if row["Label"] == "spam")
 start = time.perf_counter()
 base.use(spam)
 swap = time.perf_counter() - start
-print("in use:", base.generate("WINNER! Call now to claim your free prize"))
+print("spam adapter in use: ", base.generate(advert))
+base.use(cards)
+print("cards adapter in use:", base.generate(question))
 
 # Mix: each row of a batch has its own adapter, or none.
-prompts = ["I lost my card", "URGENT! You have won a prize", "I lost my card"]
+prompts = [question, advert, question]
 mixed = base.generate(prompts, adapter=[cards, spam, None], max_new_tokens=12)
-print("mixed: ", mixed)
+print("all in one batch:    ", mixed)
 
 # Reload what lies on disk in a fresh process: the same answers. PEFT loads these folders as well.
 FRESH = """

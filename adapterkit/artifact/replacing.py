@@ -16,7 +16,7 @@ from .layout import CARD, MANIFEST, PEFT_CONFIG, WEIGHTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["replacing"]
+__all__ = ["check_replaceable", "replacing"]
 
 OURS = {CARD, MANIFEST, PEFT_CONFIG, WEIGHTS}
 
@@ -32,7 +32,7 @@ def replacing(folder: str | os.PathLike[str]) -> Iterator[Path]:
         ArtifactError: ``folder`` exists and is neither empty nor an adapter's.
     """
     target = Path(os.path.realpath(folder))
-    _check_replaceable(target)
+    check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".adapterkit-{secrets.token_hex(8)}")
     staging.mkdir()
@@ -47,7 +47,12 @@ def replacing(folder: str | os.PathLike[str]) -> Iterator[Path]:
     _sync(target.parent)
 
 
-def _check_replaceable(target: Path) -> None:
+def check_replaceable(target: Path) -> None:
+    """Refuse to replace anything but an adapter's folder or an empty one.
+
+    Raises:
+        ArtifactError: It holds something else.
+    """
     if not os.path.lexists(target):
         return
     if not target.is_dir():

@@ -70,6 +70,7 @@ def evaluate(
     *,
     adapter: AdapterFolder = None,
     columns: Annotated[dict[str, str] | None, Parameter(help="Which column is what: --columns.prompt text.")] = None,
+    format: Annotated[str | None, Parameter(help="The data's format, when the first row would not tell.")] = None,  # noqa: A002
     max_new_tokens: Annotated[int | None, Parameter(help="The longest answer, in tokens.")] = None,
     batch_size: Annotated[int, Parameter(help="Rows in one batch.")] = 64,
     compare: Annotated[bool, Parameter(help="Score the base alone as well.")] = True,
@@ -84,7 +85,13 @@ def evaluate(
     shared = Base(base, revision=revision, dtype=dtype, device=device, registry=registry_with(plugin))
     chosen = shared.load(adapter) if adapter else None
     result = shared.evaluate(
-        data, adapter=chosen, columns=columns, max_new_tokens=max_new_tokens, batch_size=batch_size, compare=compare
+        data,
+        adapter=chosen,
+        columns=columns,
+        format=format,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        compare=compare,
     )
     if as_json:
         alone = dict(result.base) if result.base else None

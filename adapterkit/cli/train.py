@@ -53,6 +53,8 @@ def _train(
     output: Annotated[Path, Parameter(help="A folder for the log and the adapter.")],
     method: Annotated[str, Parameter(help="The method plugin.")] = "lora",
     columns: Annotated[dict[str, str] | None, Parameter(help="Which column is what: --columns.prompt text.")] = None,
+    format: Annotated[str | None, Parameter(help="The data's format, when the first row would not tell.")] = None,  # noqa: A002
+    objective: Annotated[str, Parameter(help="What the run minimises.")] = "sft",
     eval_data: Annotated[str | None, Parameter(help="Held-out rows whose loss is logged.")] = None,
     revision: Annotated[str | None, Parameter(help="The base's Hub commit, tag or branch.")] = None,
     dtype: Annotated[str, Parameter(help="The base's dtype: auto, float32, bfloat16, float16.")] = "auto",
@@ -66,7 +68,14 @@ def _train(
     if eval_data is not None:
         check_file("--eval-data", eval_data)
     shared = Base(base, revision=revision, dtype=dtype, device=device, registry=registry)
-    adapter = shared.train(data, method=method, output=output, columns=columns, eval_data=eval_data, **options)
+    named: dict[str, Any] = {
+        "method": method,
+        "output": output,
+        "columns": columns,
+        "format": format,
+        "objective": objective,
+    }
+    adapter = shared.train(data, eval_data=eval_data, **named, **options)
     folder = output / "adapter"
     if as_json:
         print(json.dumps({"adapter": str(folder), "digest": adapter.digest, **adapter.manifest.training}, indent=2))

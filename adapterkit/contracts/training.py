@@ -20,7 +20,7 @@ Schedule = Literal["linear", "cosine", "constant"]
 class TrainOptions:
     """How to train. The names are those of transformers' ``TrainingArguments`` but for ``epochs`` and ``batch_size``."""
 
-    epochs: float = attrs.field(default=1.0, validator=gt(0.0))
+    epochs: float = attrs.field(default=1.0, validator=and_(gt(0.0), le(1e6)))
     """Passes over the training rows; a fraction is a part of one."""
     max_steps: int | None = attrs.field(default=None, validator=optional(ge(1)))
     """Stop after so many optimizer steps, whatever ``epochs`` says."""
@@ -56,7 +56,7 @@ class TrainOptions:
     """Evaluate on ``eval_data`` every so many steps, besides at the end."""
     logging_steps: int = attrs.field(default=10, validator=ge(1))
     """Log every so many steps."""
-    seed: int = attrs.field(default=42, validator=ge(0))
+    seed: int = attrs.field(default=42, validator=and_(ge(0), lt(2**63)))
     """Governs the adapter's initialisation, the order of the rows and dropout."""
 
 
@@ -75,5 +75,5 @@ class Run:
     method: str
     config: Mapping[str, Any]
     options: TrainOptions
-    steps: int
+    steps: int = 0
     output: Path | None = None

@@ -23,7 +23,10 @@ ROOM = 2
 
 
 def pack(
-    examples: Sequence[Example], pad_id: int, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
+    examples: Sequence[Example],
+    pad_id: int,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
     """A batch whose sequences hold several examples each, and are about as long as one another.
 
@@ -70,4 +73,4 @@ def _lay_out(sequence: Sequence[Example], width: int, pad_id: int) -> tuple[list
         positions += range(len(one.input_ids))
         segments += [number] * len(one.input_ids)
     rest = width - len(ids)
-    return ids + [pad_id] * rest, labels + [IGNORED] * rest, positions + [*range(rest)], segments + [-1] * rest
+    return ids + [pad_id] * rest, labels + [IGNORED] * rest, [*positions, *range(rest)], segments + [-1] * rest

@@ -35,7 +35,7 @@ Plan: TypeAlias = Mapping[str, Action]
 """Actions by site name; a site that is not in the plan is the base alone."""
 
 MOST_MASKED_RANK = 512
-"""Up to this total rank, one pair of products for all rows beats one pair for each adapter (docs/explanation/swap-and-mix.md)."""
+"""Up to this total rank, one pair of products for all rows beats one pair for each adapter ."""
 
 
 @attrs.frozen(eq=False)

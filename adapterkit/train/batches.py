@@ -73,4 +73,3 @@ def _compare(together: torch.Tensor, alone: Sequence[torch.Tensor], tolerance: f
     expected = torch.cat([logits[0] for logits in alone])
     error = float(((together[0] - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
     return "" if error <= tolerance else f"a row is answered otherwise beside another one (by {error:.1%})"
-

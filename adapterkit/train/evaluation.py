@@ -20,6 +20,7 @@ from adapterkit.errors import SelectionError
 
 from .forward import BaseForward
 from .loop import mean_loss
+from .reporting import say_what_was_lost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +91,7 @@ def evaluate(
     chosen = build_config(EvaluateOptions, options, what="options of evaluate")
     renderer = Renderer(base.tokenizer, chosen.max_length)
     rows = encode_rows(data, renderer, base.registry, columns=columns, format=format)
+    say_what_was_lost(rows.report)
     alone = _score(base, rows, None, chosen) if chosen.compare and adapter is not None else None
     return attrs.evolve(_score(base, rows, adapter, chosen), base=alone)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from adapterkit.runtime import Runtime
 
 __all__ = ["AdapterInTraining", "BaseForward", "recomputing"]
+
+POSITIONS: ContextVar[Tensor | None] = ContextVar("adapterkit_positions", default=None)
+"""Where this thread or task wants logits."""
 
 
 class BaseForward:
@@ -70,11 +74,18 @@ def _head_at(model: Any, positions: Tensor | None) -> Iterator[None]:
     if positions is None:
         yield
         return
-    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][positions],))
+
+    def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:  # noqa: ARG001
+        # the head is shared: a forward of another thread or task passes by untouched
+        return (inputs[0][positions],) if POSITIONS.get() is positions else None
+
+    token = POSITIONS.set(positions)
+    handle = model.get_output_embeddings().register_forward_pre_hook(select)
     try:
         yield
     finally:
         handle.remove()
+        POSITIONS.reset(token)
 
 
 @contextlib.contextmanager

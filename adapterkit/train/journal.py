@@ -24,6 +24,9 @@ class Journal:
         self.records: list[dict[str, Any]] = []
         self._run, self._registry, self._bar = run, registry, bar
         self._path: Path | None = run.output / "log.jsonl" if run.output else None
+        if self._path:  # a log of an earlier run is begun anew
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text("", encoding="utf-8")
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Keep, write, show and tell one record."""

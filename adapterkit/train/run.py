@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import functools
 import platform
+import threading
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,12 @@ import torch
 
 from adapterkit.adapter import Adapter
 from adapterkit.artifact.manifest import Manifest
+from adapterkit.artifact.replacing import check_replaceable
 from adapterkit.config import to_dict
 from adapterkit.contracts import Run
 from adapterkit.data.dataset import Encoded, Report, encode_rows
 from adapterkit.data.rendering import Renderer
-from adapterkit.errors import TrainingError
+from adapterkit.errors import DataError, TrainingError
 from adapterkit.resident import build_layers, flatten
 
 from .batches import choose_collate
@@ -26,6 +28,7 @@ from .forward import AdapterInTraining, recomputing
 from .journal import Journal, journal
 from .loop import fit
 from .options import split_options
+from .reporting import say_what_was_lost
 from .schedule import Schedule
 
 if TYPE_CHECKING:
@@ -37,8 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-logger = logging.getLogger("adapterkit")
-MOST_SHOWN = 10
+ONE_AT_A_TIME = threading.Lock()
+"""torch draws from one random state for the whole process; runs that shared it would not be repeatable."""
 
 
 def train(
@@ -54,42 +57,24 @@ def train(
     **options: Any,
 ) -> Adapter:
     """See :meth:`adapterkit.Base.train`."""
-    from accelerate import Accelerator
-
     chosen, goal = base.registry.method(method), base.registry.objective(objective)
     wanted, run_options = split_options(chosen, options)
-    folder = _open_output(output)
+    folder = _check_output(output)
     config = base.registry.call("configure", chosen, config=wanted, sites=base.sites)
     renderer = Renderer(base.tokenizer, run_options.max_length)
-    rows = encode_rows(data, renderer, base.registry, columns=columns, format=format)
-    _say_what_was_lost(rows.report)
-    held_out = (
-        encode_rows(eval_data, renderer, base.registry, columns=columns, format=format)
-        if eval_data is not None
-        else None
-    )
+    read = functools.partial(encode_rows, renderer=renderer, registry=base.registry, columns=columns, format=format)
+    rows, held_out = read(data), read(eval_data) if eval_data is not None else None
+    say_what_was_lost(rows.report)
+    _check_vocabulary(base, rows)
 
-    # The base stays where it is, on its own device: accelerate is asked for processes, not for placement.
-    accelerator = Accelerator(device_placement=False)
-    schedule = Schedule([len(example.input_ids) for example in rows.examples], run_options, accelerator.num_processes)
-    run = Run(method=method, config=to_dict(config), options=run_options, steps=schedule.steps, output=folder)
-    with _own_random_state(run_options.seed, base.device):
+    with ONE_AT_A_TIME, torch.enable_grad(), _own_random_state(run_options.seed, base.device):
         layers = build_layers(base.registry, chosen, config, base.sites)
         module = AdapterInTraining(base.model, layers, base.runtime, goal, bf16=run_options.bf16).to(base.device)
         if not any(parameter.requires_grad for parameter in module.parameters()):
             raise TrainingError(f"method {method!r} with these options has nothing to train")
-        with journal(run, base.registry) as log, _recomputing_if(base, wanted=run_options.gradient_checkpointing):
-            base.registry.notify("adapterkit_train_started", run=run)
-            fit(
-                module,
-                rows.examples,
-                schedule,
-                run_options,
-                accelerator,
-                collate=choose_collate(base, rows.examples, run_options),
-                log=log,
-                held_out=held_out.examples if held_out else (),
-            )
+        run, log = _learn(
+            base, module, Run(method=method, config=to_dict(config), options=run_options, output=folder), rows, held_out
+        )
     adapter = Adapter(method, config, flatten(layers), _manifest(base, chosen, objective, run, rows, log))
     base.load(adapter)
     if folder:
@@ -98,16 +83,52 @@ def train(
     return adapter
 
 
-def _open_output(output: str | os.PathLike[str] | None) -> Path | None:
-    """The run's folder, made if it is not there; a log of an earlier run in it is begun anew."""
+def _learn(
+    base: Base, module: AdapterInTraining, run: Run, rows: Encoded, held_out: Encoded | None
+) -> tuple[Run, Journal]:
+    """Take every step of the run."""
+    from accelerate import Accelerator
+
+    # The base stays where it is, on its own device: accelerate is asked for processes, not for placement.
+    accelerator = Accelerator(device_placement=False)
+    schedule = Schedule([len(one.input_ids) for one in rows.examples], run.options, accelerator.num_processes)
+    run = attrs.evolve(run, steps=schedule.steps)
+    recomputation = (
+        recomputing(base.model, base.runtime) if run.options.gradient_checkpointing else contextlib.nullcontext()
+    )
+    with journal(run, base.registry) as log, recomputation:
+        base.registry.notify("adapterkit_train_started", run=run)
+        fit(
+            module,
+            rows.examples,
+            schedule,
+            run.options,
+            accelerator,
+            collate=choose_collate(base, rows.examples, run.options),
+            log=log,
+            held_out=held_out.examples if held_out else (),
+        )
+    return run, log
+
+
+def _check_output(output: str | os.PathLike[str] | None) -> Path | None:
+    """The run's folder, found fit for the adapter before any work is done; nothing in it is touched yet."""
     if output is None:
         return None
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise TrainingError(f"output {str(folder)!r} is a file; give a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "log.jsonl").unlink(missing_ok=True)
+    check_replaceable(folder / "adapter")
     return folder
+
+
+def _check_vocabulary(base: Base, rows: Encoded) -> None:
+    size = base.model.get_input_embeddings().weight.shape[0]
+    highest = max(max(example.input_ids) for example in rows.examples)
+    if highest >= size:
+        raise DataError(
+            f"the tokenizer gives token {highest}, and the base knows {size}: it is another base's tokenizer"
+        )
 
 
 @contextlib.contextmanager
@@ -117,10 +138,6 @@ def _own_random_state(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
         torch.manual_seed(seed)
         yield
-
-
-def _recomputing_if(base: Base, *, wanted: bool) -> contextlib.AbstractContextManager[None]:
-    return recomputing(base.model, base.runtime) if wanted else contextlib.nullcontext()
 
 
 def _manifest(base: Base, method: Method, objective: str, run: Run, rows: Encoded, log: Journal) -> Manifest:
@@ -145,17 +162,3 @@ def _manifest(base: Base, method: Method, objective: str, run: Run, rows: Encode
 
 def _counts(report: Report) -> dict[str, int]:
     return {**attrs.asdict(report, filter=attrs.filters.exclude("unusable")), "unusable_rows": len(report.unusable)}
-
-
-def _say_what_was_lost(report: Report) -> None:
-    """Rows that were cut or left out are never passed over in silence."""
-    if report.truncated_rows:
-        logger.warning("%d of %d rows were cut to max_length and lost %d tokens", *_lost(report))
-    for row in report.unusable[:MOST_SHOWN]:
-        logger.warning("%s is left out: %s", row.where, row.reason)
-    if len(report.unusable) > MOST_SHOWN:
-        logger.warning("%d more rows are left out", len(report.unusable) - MOST_SHOWN)
-
-
-def _lost(report: Report) -> tuple[int, int, int]:
-    return report.truncated_rows, report.rows, report.truncated_tokens

@@ -23,7 +23,12 @@ def examples(lengths):
 def test_every_token_is_there_once_at_its_own_position_with_its_own_label(lengths):
     given = examples(lengths)
     batch = pack(given, pad_id=0)
-    where = {int(token): (row, column) for row, ids in enumerate(batch["input_ids"]) for column, token in enumerate(ids) if token}
+    where = {
+        int(token): (row, column)
+        for row, ids in enumerate(batch["input_ids"])
+        for column, token in enumerate(ids)
+        if token
+    }
     assert len(where) == sum(lengths)
     for one in given:
         for place, (token, label) in enumerate(zip(one.input_ids, one.labels, strict=True)):

@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -51,6 +53,12 @@ def test_what_a_page_takes_from_the_code_is_current(page):
 def test_the_readme_shows_the_quickstart_as_it_is():
     (shown,) = [block for block in blocks(README.read_text(encoding="utf-8")) if block.marked]
     assert shown.text == QUICKSTART.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs(examples):
+    """It ends with an error when the adapters answer otherwise after they were saved and loaded in a fresh process."""
+    subprocess.run([sys.executable, examples / "quickstart.py"], check=True)
 
 
 def test_the_readme_names_the_command_for_the_tests():

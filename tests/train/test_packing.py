@@ -17,7 +17,9 @@ SMALL = {"vocab_size": 8192, "hidden_size": 32, "num_hidden_layers": 2}
 @pytest.mark.parametrize("family", [tiny_llama, tiny_gpt2])
 def test_packed_rows_train_the_same_adapter_as_padded_ones(tokenizer, family, attention, caplog):  # noqa: F811
     def one(**options):
-        return fresh(tokenizer, lambda **changes: family(attn_implementation=attention, **changes)).train(ROWS, **OPTIONS, **options)
+        return fresh(tokenizer, lambda **changes: family(attn_implementation=attention, **changes)).train(
+            ROWS, **OPTIONS, **options
+        )
 
     with caplog.at_level(logging.WARNING, logger="adapterkit"):
         packed = one()
@@ -41,7 +43,10 @@ def test_packing_does_pack(tokenizer):  # noqa: F811
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (lambda: MambaForCausalLM(MambaConfig(**SMALL, state_size=4)), "the model refuses|otherwise beside another|takes no mask"),
+        (
+            lambda: MambaForCausalLM(MambaConfig(**SMALL, state_size=4)),
+            "the model refuses|otherwise beside another|takes no mask",
+        ),
         (lambda: BloomForCausalLM(BloomConfig(**SMALL, n_head=4)), "the model refuses|otherwise beside another"),
         (
             lambda: MistralForCausalLM(

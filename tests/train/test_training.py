@@ -2,13 +2,14 @@
 
 import json
 import logging
+import threading
 
 import pytest
 import torch
 from torch.nn import functional
 from transformers import AutoTokenizer
 
-from adapterkit import Base, ConfigError, DataError, Registry, TrainingError, hookimpl
+from adapterkit import ArtifactError, Base, ConfigError, DataError, Registry, TrainingError, hookimpl
 from adapterkit.testing import tiny_gpt2, tiny_llama
 from tests.support import EXAMPLE_BASE, make_adapter, state_digest
 
@@ -252,3 +253,83 @@ def test_an_output_that_is_a_file_is_refused_before_any_work(tokenizer, tmp_path
     with pytest.raises(TrainingError, match="is a file"):
         fresh(tokenizer).train(ROWS, output=tmp_path / "taken", **OPTIONS)
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_answers_and_evaluations_beside_a_training_run_are_undisturbed(tokenizer):
+    base = fresh(tokenizer)
+    ids = torch.randint(1, 8000, (2, 9))
+    expected, wrong = base.logits(ids), []
+    done = threading.Event()
+
+    def ask():
+        while not done.is_set():
+            if not torch.equal(base.logits(ids), expected):
+                wrong.append("logits")
+            base.evaluate(ROWS[:3], adapter=None, max_new_tokens=2)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        busy = base.train(ROWS, **OPTIONS)
+    finally:
+        done.set()
+        asking.join()
+    assert wrong == []
+    assert busy.digest == fresh(tokenizer).train(ROWS, **OPTIONS).digest
+
+
+def test_two_runs_at_once_are_those_of_each_alone(tokenizer):
+    base, made = fresh(tokenizer), {}
+
+    def run(seed):
+        made[seed] = base.train(ROWS, seed=seed, dropout=0.2, **{**OPTIONS, "max_steps": 2})
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed, adapter in made.items():
+        alone = fresh(tokenizer).train(ROWS, seed=seed, dropout=0.2, **{**OPTIONS, "max_steps": 2})
+        assert adapter.digest == alone.digest
+
+
+def test_a_run_that_cannot_start_leaves_the_folder_as_it_was(tokenizer, tmp_path):
+    base = fresh(tokenizer)
+    (tmp_path / "log.jsonl").write_text("of an earlier run")
+    with pytest.raises(DataError):
+        base.train([{"question": "a", "reply": "b"}], output=tmp_path, **OPTIONS)
+    assert (tmp_path / "log.jsonl").read_text() == "of an earlier run"
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "thesis.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="no adapter"):
+        base.train(ROWS, output=tmp_path, **OPTIONS)
+    assert (tmp_path / "adapter" / "thesis.txt").read_text() == "mine"
+    assert (tmp_path / "log.jsonl").read_text() == "of an earlier run"
+
+
+def test_a_tokenizer_of_another_base_is_found_out(tokenizer):
+    with pytest.raises(DataError, match="another base's tokenizer"):
+        Base(tiny_llama(), tokenizer=tokenizer).train(ROWS, **OPTIONS)
+
+
+def test_training_works_where_gradients_are_off(tokenizer):
+    with torch.no_grad():
+        adapter = fresh(tokenizer).train(ROWS, **OPTIONS)
+    assert adapter.digest == fresh(tokenizer).train(ROWS, **OPTIONS).digest
+
+
+@pytest.mark.parametrize("options", [{"seed": 2**70}, {"epochs": float("inf")}, {"batch_size": 0}, {"adam_beta2": 1.0}])
+def test_options_out_of_bounds_are_config_errors(tokenizer, options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        fresh(tokenizer).train(ROWS, **options)
+
+
+def test_a_tensor_that_is_changed_after_loading_changes_no_answer(tokenizer):
+    base = fresh(tokenizer)
+    adapter = make_adapter(base, rank=2)
+    ids = torch.randint(1, 8000, (1, 5))
+    before = base.logits(ids, adapter=adapter)
+    for tensor in adapter.tensors.values():
+        tensor.zero_()
+    assert torch.equal(base.logits(ids, adapter=adapter), before)
