@@ -12,7 +12,7 @@ import attrs
 import torch
 from safetensors import SafetensorError
 
-from .errors import BaseLoadError
+from .errors import BaseLoadError, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -156,10 +156,18 @@ def _check_location(location: str) -> None:
         )
     if path.is_dir() and not (path / "config.json").is_file():
         raise BaseLoadError(f"{location!r} holds no model: it has no config.json")
-    if not path.exists() and (location.startswith((".", "/", "~")) or location.count("/") > 1):
+    if not path.exists() and _is_meant_as_a_path(location):
+        beside = [str(one) for one in path.parent.iterdir()] if path.parent.is_dir() else []
         raise BaseLoadError(
-            f"no folder {location!r}; a base is a folder, a Hub id such as 'org/model', or a model object"
+            f"no folder {location!r}{suggest(location, beside) or ';'} a base is a folder, a Hub id such as 'org/model', "
+            "or a model object"
         )
+
+
+def _is_meant_as_a_path(location: str) -> bool:
+    """A Hub id has one slash at most, and its first part is no folder here."""
+    first, _, rest = location.partition("/")
+    return location.startswith((".", "/", "~")) or "/" in rest or (bool(rest) and Path(first).is_dir())
 
 
 def _check_object(source: Source) -> nn.Module:

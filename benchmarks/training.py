@@ -4,9 +4,11 @@ The peer runs at its best settings here: float32 as we do (half precision is slo
 of similar length, the fused AdamW, rows tokenized beforehand, no evaluation, no checkpoints, no logging to anywhere.
 """
 
+import contextlib
 import csv
 import json
 import random
+import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -82,7 +84,8 @@ def peers(base: Base, encoded: Encoded, folder: Path) -> float:
         train_dataset=[{"input_ids": list(one.input_ids), "labels": list(one.labels)} for one in encoded.examples],
         data_collator=collator,
     )
-    took = seconds(trainer.train)
+    with contextlib.redirect_stdout(sys.stderr):  # Trainer prints its log where our figures go
+        took = seconds(trainer.train)
     model.save_pretrained(folder / "adapter")
     return collator.tokens / took
 

@@ -25,7 +25,7 @@ cards = base.train(HERE / "data/banking77/train.csv", columns=INTENTS, output=OU
 with (HERE / "data/sms_spam.tsv").open(encoding="utf-8") as file:
     messages = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 held_out = messages[::5]
-spam = base.train([row for n, row in enumerate(messages) if n % 5][:1500], columns=SPAM, output=OUT / "spam", **FAST)
+spam = base.train([row for n, row in enumerate(messages) if n % 5][:2000], columns=SPAM, output=OUT / "spam", **FAST)
 
 # Evaluate on rows that neither has seen, beside the base alone: the whole generated answer must be the label.
 scores = {
@@ -35,7 +35,7 @@ scores = {
 
 # Swap: one assignment, whatever the adapters' sizes.
 question = "How do I get a replacement for my lost card?"
-advert = next(row["SMS"] for row in held_out if row["Label"] == "spam")
+advert = next(row["SMS"] for row in held_out if "winner" in row["SMS"])
 start = time.perf_counter()
 base.use(spam)
 swap = time.perf_counter() - start

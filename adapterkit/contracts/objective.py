@@ -63,7 +63,7 @@ class Objective:
 
     Attributes:
         name: What users write in ``objective=``.
-        loss: From the model and a batch of ``input_ids``, ``attention_mask`` and ``labels`` to the summed loss.
+        loss: From the model and a batch with ``input_ids`` and ``labels`` (a sequence may hold several rows) to the summed loss.
         summary: One line for listings.
     """
 

@@ -27,17 +27,26 @@ def pack(
     pad_id: int,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
+    sequences: int | None = None,
 ) -> dict[str, Tensor]:
     """A batch whose sequences hold several examples each, and are about as long as one another.
+
+    Args:
+        examples: At least one.
+        pad_id: The token that fills a sequence up.
+        device: Where the tensors are made.
+        dtype: The mask's.
+        sequences: How many; by default as many as hold a little more than the longest example each.
 
     Returns:
         ``input_ids``, ``labels`` and ``position_ids`` of shape ``(sequences, width)``, positions counted from each
         example's own start; and ``segment_mask`` of shape ``(sequences, 1, width, width)`` in ``dtype``, what is added to
         attention scores: 0 where a token may look, that is at its own example up to itself, and the lowest number elsewhere.
     """
-    sequences = _share_out(examples)
-    width = max(sum(map(_length, sequence)) for sequence in sequences)
-    rows = [_lay_out(sequence, width, pad_id) for sequence in sequences]
+    longest, total = max(map(_length, examples)), sum(map(_length, examples))
+    shared = _share_out(examples, sequences or max(1, int(total / (ROOM * longest))))
+    width = max(sum(map(_length, sequence)) for sequence in shared)
+    rows = [_lay_out(sequence, width, pad_id) for sequence in shared]
     ids, labels, positions, segments = (torch.tensor(column, device=device) for column in zip(*rows, strict=True))
     causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
     seen = (segments[:, :, None] == segments[:, None, :]) & causal
@@ -45,10 +54,9 @@ def pack(
     return {"input_ids": ids, "labels": labels, "position_ids": positions, "segment_mask": mask[:, None]}
 
 
-def _share_out(examples: Sequence[Example]) -> list[list[Example]]:
-    """As many sequences as hold twice the longest example each, filled evenly: the longest first, into the emptiest."""
-    longest, total = max(map(_length, examples)), sum(map(_length, examples))
-    sequences: list[list[Example]] = [[] for _ in range(max(1, total // (ROOM * longest)))]
+def _share_out(examples: Sequence[Example], count: int) -> list[list[Example]]:
+    """The examples in ``count`` sequences, filled evenly: the longest first, into the emptiest."""
+    sequences: list[list[Example]] = [[] for _ in range(count)]
     emptiest = [(0, number) for number in range(len(sequences))]
     for one in sorted(examples, key=_length, reverse=True):
         filled, number = emptiest[0]

@@ -58,7 +58,7 @@ def keeps_rows_apart(base: Base, examples: Sequence[Example], packed: Callable[.
     tried = sorted(examples[:64], key=lambda one: -len(one.input_ids))[-2:]  # longer first, as they are packed
     try:
         with torch.no_grad(), base.using(None):
-            together = _logits(base, packed(tried))
+            together = _logits(base, packed(tried, sequences=1))
             alone = [_logits(base, packed([one])) for one in tried]
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         return f"the model refuses the mask ({type(error).__name__}: {str(error).splitlines()[0]})"

@@ -1,4 +1,5 @@
 import shutil
+import re
 import subprocess
 import sys
 
@@ -56,9 +57,12 @@ def test_the_readme_shows_the_quickstart_as_it_is():
 
 
 @pytest.mark.slow
-def test_the_quickstart_runs(examples):
+def test_the_quickstart_runs_and_learns_both_tasks(examples):
     """It ends with an error when the adapters answer otherwise after they were saved and loaded in a fresh process."""
-    subprocess.run([sys.executable, examples / "quickstart.py"], check=True)
+    said = subprocess.run([sys.executable, examples / "quickstart.py"], check=True, stdout=subprocess.PIPE, text=True)
+    accuracy = dict(re.findall(r"(Banking77|SMS spam).*?([0-9.]+)% +.$", said.stdout, re.MULTILINE))
+    assert float(accuracy["Banking77"]) >= 74.0, "one pass over the training split, the whole official test split"
+    assert float(accuracy["SMS spam"]) >= 97.0
 
 
 def test_the_readme_names_the_command_for_the_tests():
