@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from adapterkit.base import Base
     from adapterkit.contracts import Example, TrainOptions
 
+    Collate = Callable[..., dict[str, torch.Tensor]]
+
 __all__ = ["choose_collate", "keeps_rows_apart"]
 
 logger = logging.getLogger("adapterkit")
@@ -27,25 +29,26 @@ TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 """How far logits of a packed row may be from those of the row alone, as a part of their size: rounding, and no more."""
 
 
-def choose_collate(
-    base: Base, examples: Sequence[Example], options: TrainOptions
-) -> Callable[[Sequence[Example]], dict[str, torch.Tensor]]:
+def choose_collate(base: Base, examples: Sequence[Example], options: TrainOptions) -> Collate:
     """What makes a batch of examples."""
     padded = functools.partial(collate, pad_id=pad_id(base.tokenizer), device=base.device)
     if not options.packing:
         return padded
-    dtype = torch.bfloat16 if options.bf16 else base.model.dtype
-    packed = functools.partial(pack, pad_id=pad_id(base.tokenizer), device=base.device, dtype=dtype)
-    reason = keeps_rows_apart(base, examples, packed)
+    packed = functools.partial(pack, pad_id=pad_id(base.tokenizer), device=base.device, dtype=base.model.dtype)
+    with torch.autocast(base.device.type, torch.bfloat16, enabled=options.bf16):
+        tolerance = TOLERANCES[torch.bfloat16 if options.bf16 else base.model.dtype]
+        reason = keeps_rows_apart(base, examples, padded, packed, tolerance)
     if reason:
         logger.warning("rows are padded, not packed: %s", reason)
     return padded if reason else packed
 
 
-def keeps_rows_apart(base: Base, examples: Sequence[Example], packed: Callable[..., dict[str, torch.Tensor]]) -> str:
+def keeps_rows_apart(
+    base: Base, examples: Sequence[Example], padded: Collate, packed: Collate, tolerance: float
+) -> str:
     """Why this model cannot have several rows in one sequence; empty when it can, which is tried and not assumed.
 
-    Two rows are answered in one sequence and each alone, by the bare base; only a model whose attention is all that mixes
+    Two rows are answered in one sequence, and each alone with no mask, by the bare base; only a model whose attention is all that mixes
     tokens, and which takes the mask that it is given, answers the same.
     """
     config = base.model.config.get_text_config()
@@ -59,10 +62,10 @@ def keeps_rows_apart(base: Base, examples: Sequence[Example], packed: Callable[.
     try:
         with torch.no_grad(), base.using(None):
             together = _logits(base, packed(tried, sequences=1))
-            alone = [_logits(base, packed([one])) for one in tried]
+            alone = [_logits(base, padded([one])) for one in tried]
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         return f"the model refuses the mask ({type(error).__name__}: {str(error).splitlines()[0]})"
-    return _compare(together, alone, TOLERANCES[base.model.dtype])
+    return _compare(together, alone, tolerance)
 
 
 def _logits(base: Base, batch: dict[str, torch.Tensor]) -> torch.Tensor:

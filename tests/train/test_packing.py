@@ -27,6 +27,14 @@ def test_packed_rows_train_the_same_adapter_as_padded_ones(tokenizer, family, at
     assert close(packed, one(packing=False), 1e-4)
 
 
+def test_half_precision_packs_too(tokenizer, caplog):  # noqa: F811
+    with caplog.at_level(logging.WARNING, logger="adapterkit"):
+        fresh(tokenizer).train(ROWS, bf16=True, **{**OPTIONS, "max_steps": 1})
+        model = tiny_llama(vocab_size=8192, max_position_embeddings=128).to(torch.bfloat16)
+        Base(model, tokenizer=tokenizer).train(ROWS, **{**OPTIONS, "max_steps": 1})
+    assert caplog.text == ""
+
+
 def test_packing_does_pack(tokenizer):  # noqa: F811
     def rows_per_pass(**options):
         base, seen = fresh(tokenizer), []
