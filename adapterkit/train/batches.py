@@ -48,8 +48,8 @@ def keeps_rows_apart(
 ) -> str:
     """Why this model cannot have several rows in one sequence; empty when it can, which is tried and not assumed.
 
-    Two rows are answered in one sequence, and each alone with no mask, by the bare base; only a model whose attention is all that mixes
-    tokens, and which takes the mask that it is given, answers the same.
+    Two rows are answered in one sequence, and each alone with no mask, by the bare base; only a model whose attention is
+    all that mixes tokens, and which takes the mask that it is given, answers the same.
     """
     config = base.model.config.get_text_config()
     if config._attn_implementation not in ("sdpa", "eager"):  # noqa: SLF001 - transformers has no public name for it
