@@ -35,7 +35,8 @@ Plan: TypeAlias = Mapping[str, Action]
 """Actions by site name; a site that is not in the plan is the base alone."""
 
 MOST_MASKED_RANK = 512
-"""Up to this total rank, one pair of products for all rows beats one pair for each adapter ."""
+"""Beyond this total rank the adapters of a batch are computed one after another, each on its own rows: the stacked product's
+work grows with rows times total rank, most of it for ranks that are not a row's own."""
 
 
 @attrs.frozen(eq=False)
