@@ -1,4 +1,4 @@
-"""Train, swap, mix, merge and publish adapters of one shared base model; every method is a plugin.
+"""Train, swap and mix adapters of one shared base model; every method is a plugin.
 
 Importing this imports neither torch nor transformers: names are loaded when they are first used.
 """

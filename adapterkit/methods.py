@@ -39,7 +39,7 @@ class LayerMethod(Method):
 
     def build(self, config: Any, sites: Sequence[Site]) -> Mapping[str, nn.Module]:
         """One layer for each targeted site."""
-        return {site.name: self.layer(site, config) for site in targeted(config, sites)}
+        return {site.name: self.layer(site, config) for site in targeted(config, sites, strict=False)}
 
     def lower(self, layers: Mapping[str, nn.Module]) -> Effects | None:
         """What each layer's own ``lower()`` says; None when the layers have none."""

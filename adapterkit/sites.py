@@ -52,6 +52,12 @@ class Site:
         weight: Tensor = self.module.weight  # type: ignore[assignment]
         return weight if self.kind == "linear" else weight.T
 
+    @property
+    def output_scale(self) -> float:
+        """What an embedding multiplies its rows by, as Gemma's does; an update of the rows is multiplied by it as well."""
+        scale = getattr(self.module, "embed_scale", None) if self.kind == "embedding" else None
+        return 1.0 if scale is None else float(scale)
+
 
 def find_sites(model: nn.Module) -> tuple[Site, ...]:
     """Every site of a transformers model, in the model's own order.
@@ -80,29 +86,36 @@ def _site(name: str, module: nn.Module, *, is_head: bool) -> Site | None:
     return None
 
 
-def targeted(config: Any, sites: Sequence[Site]) -> tuple[Site, ...]:
+def targeted(config: Any, sites: Sequence[Site], *, strict: bool = True) -> tuple[Site, ...]:
     """The sites that a configuration's ``target_modules`` (and ``exclude_modules``, where it has them) choose.
 
+    Args:
+        config: A method's configuration.
+        sites: Every site of the base.
+        strict: Whether each name must choose something, as a user's should; a file may list names of many architectures,
+            and its tensors say which of them it means.
+
     Raises:
-        TargetError: One of the names chooses nothing; the message names what exists.
+        TargetError: A name, or all of them together, chooses nothing; the message names what exists.
     """
-    chosen = match(config.target_modules, sites)
+    chosen = match(config.target_modules, sites, strict=strict)
     excluded = getattr(config, "exclude_modules", None)
     if excluded:
-        without = {site.name for site in match(excluded, sites)}
+        without = {site.name for site in match(excluded, sites, strict=strict)}
         chosen = tuple(site for site in chosen if site.name not in without)
     if not chosen:
         raise TargetError("target module", str(config.target_modules), _last_names(sites))
     return chosen
 
 
-def match(targets: str | Sequence[str], sites: Sequence[Site]) -> tuple[Site, ...]:
+def match(targets: str | Sequence[str], sites: Sequence[Site], *, strict: bool = True) -> tuple[Site, ...]:
     """The sites that ``targets`` mean, in the model's order.
 
     Args:
         targets: ``"all-linear"`` (every linear layer but the head); a regular expression that must fit a whole name; or
             names, each a site's whole name or the end of it behind a dot, as PEFT matches them.
         sites: Every site of the base.
+        strict: Whether what chooses nothing is an error.
 
     Raises:
         TargetError: A name that no site has.
@@ -113,11 +126,11 @@ def match(targets: str | Sequence[str], sites: Sequence[Site]) -> tuple[Site, ..
     if isinstance(targets, str):
         chosen = tuple(site for site in sites if _fits(targets, site.name))
         if not chosen and regex.escape(targets) == targets:
-            return match((targets,), sites)  # one plain name, written without brackets
-        if not chosen:
+            return match((targets,), sites, strict=strict)  # one plain name, written without brackets
+        if not chosen and strict:
             raise TargetError("target module", targets, _last_names(sites))
         return chosen
-    for target in targets:
+    for target in targets if strict else ():
         if not any(_ends(site.name, target) for site in sites):
             raise TargetError("target module", target, _last_names(sites))
     return tuple(site for site in sites if any(_ends(site.name, target) for target in targets))

@@ -26,7 +26,8 @@ def render(values: Mapping[str, Any]) -> str:
 def _metadata(values: Mapping[str, Any]) -> dict[str, Any]:
     base, tags = values["base"]["name"], ["adapterkit", values["method"]]
     metadata: dict[str, Any] = {}
-    if HUB_ID.fullmatch(base):  # the Hub refuses a card whose base is a folder of somebody's machine
+    # the Hub refuses a card whose base is a folder of somebody's machine; what came from the Hub has a commit
+    if HUB_ID.fullmatch(base) and values["base"]["revision"]:
         metadata |= {"base_model": base, "base_model_relation": "adapter"}
         tags.append(f"base_model:adapter:{base}")
     library = "peft" if PEFT_CONFIG in values["files"] else "adapterkit"
@@ -76,17 +77,20 @@ def _scores(evaluation: Mapping[str, Any]) -> str:
 
 
 def _loading(base: str, revision: str, *, has_peft_form: bool) -> Iterator[str]:
-    yield "In this folder, with adapterkit:"
     if not base:
+        yield "In this folder, with adapterkit:"
         yield _code('from adapterkit import Adapter\n\nadapter = Adapter.load(".")')
         return
+    from_hub = bool(revision)
+    yield "In this folder, with adapterkit:" if from_hub else "With adapterkit, from where the base's folder lies:"
+    here = '"."' if from_hub else '"path/to/this/folder"'
     where = _literal(base) + (f", revision={_literal(revision)}" if revision else "")
-    yield _code(f'from adapterkit import Base\n\nbase = Base({where})\nadapter = base.load(".")\nbase.use(adapter)')
+    yield _code(f"from adapterkit import Base\n\nbase = Base({where})\nadapter = base.load({here})\nbase.use(adapter)")
     if has_peft_form:
         yield "With PEFT:"
         yield _code(
             "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
-            f'base = AutoModelForCausalLM.from_pretrained({where})\nmodel = PeftModel.from_pretrained(base, ".")'
+            f"base = AutoModelForCausalLM.from_pretrained({where})\nmodel = PeftModel.from_pretrained(base, {here})"
         )
 
 

@@ -60,7 +60,9 @@ def read_artifact(
 
 def _check_names(root: Path) -> None:
     if not has(root, MANIFEST) and not has(root, PEFT_CONFIG):
-        raise ArtifactError(f"it holds no adapter: neither {MANIFEST} nor {PEFT_CONFIG} is there")
+        inside = root / "adapter"  # where `train` puts it
+        hint = f"; did you mean {str(inside)!r}?" if inside.is_dir() and has(inside, MANIFEST) else ""
+        raise ArtifactError(f"it holds no adapter: neither {MANIFEST} nor {PEFT_CONFIG} is there{hint}")
     pickle = next((name for name in PICKLES if has(root, name)), None)
     if pickle and not has(root, WEIGHTS):
         raise ArtifactError(f"{pickle} is a pickle, which can run any code when it is read; save it as {WEIGHTS}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-SUMMARY = "Train, swap, mix, merge and publish adapters of one shared base model."
+SUMMARY = "Train, swap and mix adapters of one shared base model."
 COMMANDS = {
     "train": "Train an adapter.",
     "generate": "Answer prompts.",

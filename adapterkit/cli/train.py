@@ -50,7 +50,9 @@ def _train(
     base: Annotated[str, Parameter(help="A folder with a model, or a Hub id.")],
     data: Annotated[str, Parameter(help="A CSV, TSV, JSON, JSONL or Parquet file.")],
     *,
-    output: Annotated[Path, Parameter(help="A folder for the log and the adapter.")],
+    output: Annotated[
+        Path, Parameter(help="A folder for the log and the adapter; an adapter that is already there is replaced.")
+    ],
     method: Annotated[str, Parameter(help="The method plugin.")] = "lora",
     columns: Annotated[dict[str, str] | None, Parameter(help="Which column is what: --columns.prompt text.")] = None,
     format: Annotated[str | None, Parameter(help="The data's format, when the first row would not tell.")] = None,  # noqa: A002

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from adapterkit.errors import DataError, UnknownNameError, suggest
@@ -9,7 +10,7 @@ from adapterkit.errors import DataError, UnknownNameError, suggest
 from .cells import plain_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from adapterkit.contracts import DataFormat, Record
     from adapterkit.registry import Registry
@@ -41,6 +42,8 @@ def to_records(
         DataError: No format fits, or rows that cannot be used: up to ten of them, each with its place and reason.
         UnknownNameError: No plugin provides ``format``.
     """
+    if columns is not None and not isinstance(columns, Mapping):
+        raise DataError(f"columns= maps fields to columns, such as {{'prompt': 'question'}}, and is not {columns!r}")
     mapping = dict(columns or {})
     formats = _named(registry.formats(), format)
     _check_columns(rows, formats, mapping)

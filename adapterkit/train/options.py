@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = ["split_options"]
 
+ELSEWHERE = {
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "lr": "learning_rate",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "r": "rank",
+}
+"""What PEFT and transformers call some of our options: for suggestions only."""
+
 
 def split_options(method: Method, options: Mapping[str, Any]) -> tuple[Any, TrainOptions]:
     """The method's configuration and the run's options; the method's own defaults go before the general ones.
@@ -25,7 +35,7 @@ def split_options(method: Method, options: Mapping[str, Any]) -> tuple[Any, Trai
     of_method, of_run = option_names(method.config), option_names(TrainOptions)
     known = {*of_method, *of_run}
     problems = [
-        f"{name}: neither method {method.name!r} nor training has it{suggest(name, known)}"
+        f"{name}: neither method {method.name!r} nor training has it{_hint(name, known)}"
         for name in options
         if name not in known
     ]
@@ -42,3 +52,8 @@ def _try(cls: type, values: dict[str, Any], problems: list[str]) -> Any:
     except ConfigError as error:
         problems.extend(error.problems)
         return None
+
+
+def _hint(name: str, known: set[str]) -> str:
+    other = ELSEWHERE.get(name)
+    return f"; did you mean {other!r}?" if other in known else suggest(name, known)

@@ -31,7 +31,7 @@ class LoraLayer(nn.Module):
         super().__init__()
         rank = pattern_value(config.rank_pattern, site.name, config.rank)
         alpha = pattern_value(config.alpha_pattern, site.name, config.alpha or 2.0 * config.rank)
-        self.scale = alpha / (math.sqrt(rank) if config.use_rslora else rank)
+        self.scale = alpha / (math.sqrt(rank) if config.use_rslora else rank) * site.output_scale
         self.dropout = config.dropout
         self.is_embedding = site.kind == "embedding"
         down, up = torch.empty(rank, site.in_features), torch.empty(site.out_features, rank)

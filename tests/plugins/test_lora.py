@@ -218,3 +218,42 @@ def test_the_fast_update_is_the_formula_in_value_and_gradient(shape):
     for mine, reference in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, reference)
     assert type(got.grad_fn).__name__ == "_UpdateBackward", "the fast path was not taken: the test is blind"
+
+
+def test_an_embedding_that_scales_its_rows_scales_the_update_as_peft_does(ids, tmp_path):
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    def gemma():
+        torch.manual_seed(0)
+        sizes = {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "head_dim": 8,
+        }
+        return Gemma3ForCausalLM(Gemma3TextConfig(vocab_size=97, num_key_value_heads=2, pad_token_id=0, **sizes)).eval()
+
+    config = peft.LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["q_proj", "embed_tokens"])
+    model = peft.get_peft_model(gemma(), config).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    base = Base(gemma())
+    adapter = base.load(tmp_path / "adapter")
+    torch.testing.assert_close(base.logits(ids, adapter=adapter), model(ids).logits, **CLOSE)
+
+
+def test_a_peft_file_may_name_modules_of_other_architectures(ids, tmp_path):
+    config = peft.LoraConfig(
+        r=2, task_type="CAUSAL_LM", target_modules=["q_proj", "query_key_value"], exclude_modules=["vision"]
+    )
+    model = peft.get_peft_model(tiny_llama(), config).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(tmp_path / "adapter")
+    base = Base(tiny_llama())
+    adapter = base.load(tmp_path / "adapter")
+    torch.testing.assert_close(base.logits(ids, adapter=adapter), model(ids).logits, **CLOSE)

@@ -333,3 +333,22 @@ def test_a_tensor_that_is_changed_after_loading_changes_no_answer(tokenizer):
     for tensor in adapter.tensors.values():
         tensor.zero_()
     assert torch.equal(base.logits(ids, adapter=adapter), before)
+
+
+def test_names_that_peft_and_transformers_use_lead_to_ours(tokenizer):
+    with pytest.raises(ConfigError) as caught:
+        fresh(tokenizer).train(ROWS, r=8, lr=1e-3)
+    assert "r: neither method 'lora' nor training has it; did you mean 'rank'?" in str(caught.value)
+    assert "lr: neither method 'lora' nor training has it; did you mean 'learning_rate'?" in str(caught.value)
+
+
+def test_columns_that_are_no_mapping_are_a_data_error(tokenizer):
+    with pytest.raises(DataError, match="columns= maps fields to columns"):
+        fresh(tokenizer).train(ROWS, columns=["prompt", "completion"], **OPTIONS)
+
+
+def test_a_runs_folder_leads_to_the_adapter_in_it(tokenizer, tmp_path):
+    base = fresh(tokenizer)
+    base.train(ROWS, output=tmp_path, **{**OPTIONS, "max_steps": 1})
+    with pytest.raises(ArtifactError, match=r"did you mean '.*adapter'\?"):
+        base.load(tmp_path)
