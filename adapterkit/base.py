@@ -217,6 +217,9 @@ class Base:
         if found is not None:
             return found
         with self._lock:
+            found = self._residents.get(adapter.digest)
+            if found is not None:  # another thread was faster
+                return found
             check_base(adapter.manifest, self.reference.fingerprint)
             method = self.registry.method(adapter.method)
             check_tensors(adapter.tensors, self._expected(method, adapter.config))
