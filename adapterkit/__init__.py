@@ -25,8 +25,9 @@ if TYPE_CHECKING:
         Run,
         Text,
         TrainOptions,
+        Traits,
     )
-    from .effects import LowRank
+    from .effects import Bias, Dense, LowRank, Rows, Scale, Tokens
     from .errors import (
         AdapterkitError,
         ArtifactError,
@@ -45,59 +46,74 @@ if TYPE_CHECKING:
     from .hooks import hookimpl
     from .methods import LayerMethod
     from .registry import Registry
-    from .sites import Site, pattern_value
+    from .runtime.actions import rerun
+    from .sites import INPUT, Site, match, pattern_value, shorten, targeted
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "build_config": "config",
-    "pattern_value": "sites",
     "Adapter": "adapter",
     "AdapterkitError": "errors",
     "ArtifactError": "errors",
     "Base": "base",
     "BaseLoadError": "errors",
     "BaseMismatchError": "errors",
+    "Bias": "effects",
     "BrokenPluginError": "errors",
+    "build_config": "config",
     "ConfigError": "errors",
     "Conversation": "contracts",
     "DataError": "errors",
     "DataFormat": "contracts",
-    "LayerMethod": "methods",
+    "Dense": "effects",
     "Example": "contracts",
     "Forward": "contracts",
+    "hookimpl": "hooks",
+    "INPUT": "sites",
+    "LayerMethod": "methods",
     "Loss": "contracts",
     "LowRank": "effects",
+    "match": "sites",
     "Message": "contracts",
     "Method": "contracts",
     "Metric": "contracts",
     "Objective": "contracts",
+    "pattern_value": "sites",
     "PluginClashError": "errors",
     "PluginError": "errors",
     "Registry": "registry",
+    "rerun": "runtime.actions",
+    "Rows": "effects",
     "Run": "contracts",
+    "Scale": "effects",
     "SelectionError": "errors",
+    "shorten": "sites",
     "Site": "sites",
+    "targeted": "sites",
     "TargetError": "errors",
     "Text": "contracts",
-    "TrainOptions": "contracts",
+    "Tokens": "effects",
     "TrainingError": "errors",
+    "TrainOptions": "contracts",
+    "Traits": "contracts",
     "UnknownNameError": "errors",
-    "hookimpl": "hooks",
 }
 
 __all__ = [
+    "INPUT",
     "Adapter",
     "AdapterkitError",
     "ArtifactError",
     "Base",
     "BaseLoadError",
     "BaseMismatchError",
+    "Bias",
     "BrokenPluginError",
     "ConfigError",
     "Conversation",
     "DataError",
     "DataFormat",
+    "Dense",
     "Example",
     "Forward",
     "LayerMethod",
@@ -110,18 +126,26 @@ __all__ = [
     "PluginClashError",
     "PluginError",
     "Registry",
+    "Rows",
     "Run",
+    "Scale",
     "SelectionError",
     "Site",
     "TargetError",
     "Text",
+    "Tokens",
     "TrainOptions",
     "TrainingError",
+    "Traits",
     "UnknownNameError",
     "__version__",
     "build_config",
     "hookimpl",
+    "match",
     "pattern_value",
+    "rerun",
+    "shorten",
+    "targeted",
 ]
 
 

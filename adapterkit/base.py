@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import threading
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -13,17 +14,20 @@ import torch
 from .adapter import Adapter
 from .artifact.fit import check_base, check_tensors
 from .artifact.manifest import BaseReference
+from .data.batching import prepend
 from .errors import ArtifactError, BaseLoadError, ConfigError, SelectionError, TargetError
 from .fingerprint import fingerprint
 from .generation import generate
 from .loading import LoadedBase, Source, load_base
 from .once import once
+from .quantization import format_of
 from .registry import Registry, default_registry
 from .resident import Resident, expected_tensors, make_resident
-from .runtime import Plan, Runtime, row_plan, take_over
+from .runtime import Plan, RowPlan, Runtime, row_plan, take_over, virtual_count
 from .sites import Site, find_sites
 from .train.evaluation import evaluate
 from .train.run import train
+from .twins import Twins
 
 if TYPE_CHECKING:
     import os
@@ -62,6 +66,9 @@ class Base:
         device: Such as ``"cuda:1"``; ``"auto"`` is the first accelerator, else the CPU.
         tokenizer: A tokenizer to use instead of the one beside the model; needed with a model object.
         registry: The plugins to use; by default all that are installed.
+        quantize: ``"nf4"``, ``"fp4"`` or ``"int8"`` loads all linear layers but the head so, with bitsandbytes; embeddings, norms
+            and the head stay as they are. Not for a model object.
+        double_quant: Whether the scales of 4-bit weights are themselves stored in 8 bits: 0.4 bits less for each weight.
     """
 
     def __init__(
@@ -73,10 +80,21 @@ class Base:
         device: str = "auto",
         tokenizer: Any = None,
         registry: Registry | None = None,
+        quantize: str | None = None,
+        double_quant: bool = True,
     ) -> None:
-        self.source = Source(location=location, revision=revision, dtype=dtype, device=device, tokenizer=tokenizer)
+        self.source = Source(
+            location=location,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            tokenizer=tokenizer,
+            quantize=quantize,
+            double_quant=double_quant,
+        )
         self.registry = registry or default_registry()
         self._residents: dict[str, Resident] = {}
+        self._twins = Twins()
         self._active: Adapter | None = None
         self._override: ContextVar[Selection | _Active] = ContextVar("adapterkit_selection", default=ACTIVE)
         self._lock = threading.RLock()
@@ -132,11 +150,26 @@ class Base:
         device: torch.device = next(self._loaded.model.parameters()).device
         return device
 
+    @property
+    def quantized(self) -> str:
+        """What the base is quantized in: ``"nf4"``, ``"fp4"``, ``"int8"``, or what a model object says; empty when it is not."""
+        return self.source.quantize or format_of(self._loaded.model)
+
+    def quantized_as(self, quantize: str, *, double_quant: bool = True) -> Base:
+        """This base where it is quantized so, or is not loaded yet and then will be; else a twin, loaded beside it and kept.
+
+        Raises:
+            ConfigError: It is quantized otherwise, or is a model object, which cannot be loaded again.
+        """
+        with self._lock:
+            return self._twins.find(self, quantize, double_quant=double_quant, loaded="_loaded" in self.__dict__)
+
     def detach(self) -> None:
         """Take everything of adapterkit off the model: it is as it was before, and becomes a base again when it is used."""
         with self._lock:
             self.runtime.remove()
             self._residents.clear()
+            self._twins.clear()
             self._active = None
             for name in ("runtime", "sites"):
                 self.__dict__.pop(name, None)
@@ -222,6 +255,7 @@ class Base:
                 return found
             check_base(adapter.manifest, self.reference.fingerprint)
             method = self.registry.method(adapter.method)
+            self.check_method(method)
             check_tensors(adapter.tensors, self._expected(method, adapter.config))
             resident = make_resident(self.registry, method, adapter, self.sites, self._loaded.model)
             _ = self.runtime
@@ -235,6 +269,17 @@ class Base:
             return expected_tensors(self.registry, method, config, self.sites)
         except (ConfigError, TargetError) as error:
             raise ArtifactError(f"the adapter does not fit this base: {error}") from error
+
+    def check_method(self, method: Method) -> None:
+        """Refuse a method that does not promise to act on such a base.
+
+        Raises:
+            SelectionError: The base is quantized, and the method needs its weights.
+        """
+        if not method.traits.quantized_base and any(site.is_quantized for site in self.sites):
+            raise SelectionError(
+                f"method {method.name!r} does not act on a quantized base; load it without `quantize`, or use another method"
+            )
 
     # -- training -----------------------------------------------------------------------------------------------------
 
@@ -301,10 +346,29 @@ class Base:
 
     @torch.no_grad()
     def logits(self, input_ids: Tensor, *, adapter: Selection = None, attention_mask: Tensor | None = None) -> Tensor:
-        """Logits ``(batch, sequence, vocabulary)`` for token ids ``(batch, sequence)``, whatever adapter is in use."""
+        """Logits ``(batch, sequence, vocabulary)`` for token ids ``(batch, sequence)``, whatever adapter is in use.
+
+        Virtual tokens are put before each row, and their logits are left out.
+        """
         _check_rows(adapter, len(input_ids))
         with self.using(adapter):
-            return self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits  # type: ignore[no-any-return]
+            ids, mask = prepend(self.virtual_tokens(len(input_ids)), input_ids, attention_mask)
+            places = {}
+            if mask is not None and _takes_positions(self.model):
+                # counted from each row's first token: how far its neighbours are padded is no matter to a row
+                places = {"position_ids": (mask.cumsum(-1) - 1).clamp_min(0)}
+            logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, **places).logits
+        return logits[:, ids.shape[1] - input_ids.shape[1] :]  # type: ignore[no-any-return]
+
+    def virtual_tokens(self, rows: int) -> list[list[int]]:
+        """The ids of the virtual tokens that the adapter in force here puts before each of ``rows`` rows; mostly none.
+
+        They are numbers from the size of the vocabulary on, and stand among the token ids that :attr:`model` is given.
+        """
+        plan, known = self.runtime.plan, self.model.get_input_embeddings().num_embeddings
+        if isinstance(plan, RowPlan):
+            return [[known + number for number in numbers] for numbers in plan.virtual]
+        return [list(range(known, known + virtual_count(plan)))] * rows
 
     def _choice(self, adapter: Selection | _Active) -> Selection:
         return self.active if isinstance(adapter, _Active) else adapter
@@ -316,3 +380,7 @@ class Base:
 def _check_rows(adapter: Any, rows: int) -> None:
     if isinstance(adapter, (list, tuple)) and len(adapter) != rows:
         raise SelectionError(f"{len(adapter)} adapters for {rows} rows: give one for each row, or a single one for all")
+
+
+def _takes_positions(model: Any) -> bool:
+    return "position_ids" in inspect.signature(model.forward).parameters

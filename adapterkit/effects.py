@@ -1,19 +1,21 @@
 """The algebra: a small closed set of things that an adapter may do at a site.
 
 After a method has lowered what it trained to effects, the core needs to know nothing of the method.
+
+A weight is always written ``(out_features, in_features)`` here, however its layer stores it: GPT-2's ``Conv1D`` and
+embeddings store the transpose. Several effects at one site act in order, each on the last one's output; those that add
+something compute it from the site's input, so that their order does not matter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
-import torch  # noqa: TC002 - attrs and readers of annotations need the names
-from torch import Tensor  # noqa: TC002
-from torch.nn import functional
+from torch import Tensor  # noqa: TC002 - attrs and readers of annotations need the name
 
-__all__ = ["Effect", "Effects", "LowRank"]
+__all__ = ["Bias", "Dense", "Effect", "Effects", "LowRank", "Rows", "Scale", "Tokens"]
 
 
 @attrs.frozen(eq=False)
@@ -39,18 +41,67 @@ class LowRank:
         """What it adds to the weight, ``(out_features, in_features)``, in float32."""
         return self.scale * (self.up.float() @ self.down.float())
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> LowRank:
-        """The same effect elsewhere, its scale folded into ``up`` before the cast."""
-        up = (self.up.float() * self.scale).to(device, dtype)
-        return LowRank(self.down.to(device, dtype, copy=True), up, 1.0)
 
-    def shrink(self, x: Tensor) -> Tensor:
-        """The input in the adapter's directions: ``(..., in_features)`` to ``(..., rank)``; token ids for an embedding."""
-        if x.is_floating_point():
-            return functional.linear(x, self.down)
-        return functional.embedding(x, self.down.T)
+@attrs.frozen(eq=False)
+class Dense:
+    """Adds ``delta`` to a parameter of a site.
+
+    Attributes:
+        delta: ``(out_features, in_features)`` for the weight of a linear layer or an embedding; otherwise of the
+            parameter's own shape.
+        parameter: Its name in the site's module.
+    """
+
+    delta: Tensor
+    parameter: str = "weight"
 
 
-Effect: TypeAlias = LowRank
+@attrs.frozen(eq=False)
+class Scale:
+    """Multiplies each feature: IA3 (Liu et al. 2022, arXiv 2205.05638), the magnitude of DoRA (arXiv 2402.09353).
+
+    Attributes:
+        vector: ``(out_features,)``, or ``(in_features,)`` for the input.
+        side: The site's ``"output"``, or its ``"input"``.
+        bias: Whether the base's bias is a part of the output that is multiplied.
+    """
+
+    vector: Tensor
+    side: Literal["output", "input"] = "output"
+    bias: bool = True
+
+
+@attrs.frozen(eq=False)
+class Bias:
+    """Adds ``vector``, ``(out_features,)``, to each output."""
+
+    vector: Tensor
+
+
+@attrs.frozen(eq=False)
+class Rows:
+    """Puts other rows into the table of an embedding, or into the weight of the head: trained tokens.
+
+    Attributes:
+        index: ``(n,)`` token ids.
+        rows: ``(n, features)``: what stands in the table instead.
+    """
+
+    index: Tensor
+    rows: Tensor
+
+
+@attrs.frozen(eq=False)
+class Tokens:
+    """Puts virtual tokens before the sequence: a soft prompt (Lester et al. 2021, arXiv 2104.08691). At the site ``input``.
+
+    Attributes:
+        embeddings: ``(n, hidden_size)``.
+    """
+
+    embeddings: Tensor
+
+
+Effect: TypeAlias = LowRank | Dense | Scale | Bias | Rows | Tokens
 Effects: TypeAlias = Mapping[str, tuple[Effect, ...]]
 """Effects by site name."""

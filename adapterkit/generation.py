@@ -64,7 +64,9 @@ def generate(base: Base, prompts: Sequence[Prompt], *, adapter: Any = None, **op
     for start in range(0, len(order), chosen.batch_size):
         rows = order[start : start + chosen.batch_size]
         with base.using([adapters[row] for row in rows]):
-            new = _answer(base, [ids[row] for row in rows], rows, chosen, renderer.stop_ids())
+            mine = [[*own, *ids[row]] for own, row in zip(base.virtual_tokens(len(rows)), rows, strict=True)]
+            _check_lengths(mine, chosen.max_new_tokens, _context(base))
+            new = _answer(base, mine, rows, chosen, renderer.stop_ids())
         for row, tokens in zip(rows, new, strict=True):
             answers[row] = renderer.decode(tokens)
     return answers
@@ -112,8 +114,8 @@ def _check_lengths(ids: Sequence[Sequence[int]], new: int, context: int) -> None
     longest = max(map(len, ids), default=0)
     if longest + new > context:
         raise SelectionError(
-            f"a prompt of {longest} tokens and {new} new ones do not fit into the base's {context}: shorten the prompt or "
-            "lower max_new_tokens"
+            f"a prompt of {longest} tokens and {new} new ones do not fit into the base's {context}: "
+            "shorten the prompt or lower max_new_tokens"
         )
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .adapter import Adapter
-    from .contracts import DataFormat, Method, Metric, Objective, Run
+    from .base import Base
+    from .contracts import DataFormat, Example, Method, Metric, Objective, Run
     from .effects import Effects
     from .sites import Site
 
@@ -30,7 +31,13 @@ __all__ = ["EVENTS", "GROUP", "OPERATION_HOOKS", "PROVIDERS", "hookimpl", "hooks
 
 GROUP = "adapterkit"
 PROVIDERS = ("adapterkit_methods", "adapterkit_objectives", "adapterkit_formats", "adapterkit_metrics")
-OPERATION_HOOKS = ("adapterkit_configure", "adapterkit_build", "adapterkit_lower")
+OPERATION_HOOKS = (
+    "adapterkit_configure",
+    "adapterkit_build",
+    "adapterkit_initialize",
+    "adapterkit_finish",
+    "adapterkit_lower",
+)
 EVENTS = (
     "adapterkit_train_started",
     "adapterkit_train_logged",
@@ -139,6 +146,42 @@ def adapterkit_build(method: Method, config: Any, sites: Sequence[Site]) -> Mapp
         def adapterkit_build(method, config, sites):
             layers = yield
             return {name: watch(layer) for name, layer in layers.items()}
+    """
+
+
+@hookspec(firstresult=True)
+def adapterkit_initialize(
+    method: Method, config: Any, layers: Mapping[str, nn.Module], base: Base, examples: Sequence[Example]
+) -> None:
+    """Set fresh layers from the tokenizer, the base's answers or the training rows.
+
+    Called once when a training run starts, after ``adapterkit_build``, under the run's seed, with the layers where they will
+    be trained and the encoded rows. Change the layers in place; the base must stay as it is. The return value is ignored.
+
+    Example::
+
+        @hookimpl(wrapper=True)
+        def adapterkit_initialize(method, layers):
+            yield
+            print(method.name, "starts with", len(layers), "layers")
+    """
+
+
+@hookspec(firstresult=True)
+def adapterkit_finish(  # type: ignore[empty-body]
+    method: Method, config: Any, layers: Mapping[str, nn.Module]
+) -> tuple[Any, Mapping[str, nn.Module]]:
+    """Say what is kept of trained layers.
+
+    Called once when a training run ends. Return the configuration and the layers that make the adapter: ``adapterkit_build``
+    must make layers of the same tensors from that configuration.
+
+    Example::
+
+        @hookimpl(wrapper=True)
+        def adapterkit_finish(config, layers):
+            kept = yield
+            return kept
     """
 
 

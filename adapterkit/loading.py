@@ -13,13 +13,14 @@ import torch
 from safetensors import SafetensorError
 
 from .errors import BaseLoadError, suggest
+from .quantization import check_format, keep_bits, settings, stored_format, use_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from torch import nn
 
-__all__ = ["DTYPES", "LoadedBase", "Source", "load_base"]
+__all__ = ["DTYPES", "LoadedBase", "Source", "format_in_files", "load_base"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -35,6 +36,8 @@ class Source:
             float32 on a CPU, where half precision is exact on few machines and slow on most.
         device: Such as ``"cuda:1"``; ``"auto"`` is the first accelerator, else the CPU.
         tokenizer: A tokenizer to use instead of the one beside the model.
+        quantize: ``"nf4"``, ``"fp4"`` or ``"int8"``: what the linear layers but the head are stored in.
+        double_quant: Whether the scales of 4-bit weights are themselves stored in 8 bits.
     """
 
     location: Any
@@ -42,6 +45,8 @@ class Source:
     dtype: str = "auto"
     device: str = "auto"
     tokenizer: Any = None
+    quantize: str | None = None
+    double_quant: bool = True
 
     @property
     def is_object(self) -> bool:
@@ -88,6 +93,7 @@ def load_base(source: Source) -> LoadedBase:
         trainable=tuple(parameter for parameter in model.parameters() if parameter.requires_grad),
         training=tuple(module for module in model.modules() if module.training),
     )
+    keep_bits(model)
     model.requires_grad_(requires_grad=False)
     model.eval()
     return loaded
@@ -98,6 +104,8 @@ def _load_files(source: Source) -> tuple[Any, Any]:
 
     location = str(source.location)
     _check_location(location)
+    if source.quantize is not None:
+        check_format(source.quantize)
     device = _device(source.device)
     dtype = _dtype(source.dtype, device)
     revision = source.revision or "main"
@@ -108,19 +116,49 @@ def _load_files(source: Source) -> tuple[Any, Any]:
                 location,
                 revision=revision,
                 dtype=dtype,
+                device_map={"": device},  # a quantized model is made where it is to be, and cannot be moved
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **_quantization(source),
             )
-            model = model.to(device)
             tokenizer = source.tokenizer or AutoTokenizer.from_pretrained(
                 location, revision=revision, trust_remote_code=False
             )
+    except BaseLoadError:
+        raise
     # RuntimeError: weights of other shapes, no such device, no memory; ImportError: a quantizer that is not installed
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise BaseLoadError(f"the base {location!r} cannot be loaded: {_first_line(error)}") from error
     _check_complete(location, report["missing_keys"])
+    if source.quantize is not None:
+        use_dtype(model, model.dtype)
     return model, tokenizer
+
+
+def _quantization(source: Source) -> dict[str, Any]:
+    """What ``from_pretrained`` is told of quantization.
+
+    Raises:
+        BaseLoadError: The checkpoint is quantized already, and would be loaded as it is.
+    """
+    if source.quantize is None:
+        return {}
+    stored = format_in_files(source)
+    if stored:
+        raise BaseLoadError(
+            f"{source.name!r} is stored in {stored}, and quantize={source.quantize!r} would do nothing: leave it out, or use the "
+            "model that it was made of"
+        )
+    return {"quantization_config": settings(source.quantize, double_quant=source.double_quant)}
+
+
+def format_in_files(source: Source) -> str:
+    """What a folder or a Hub id is quantized in as it is stored; empty where it is not. No weight is read."""
+    from transformers import AutoConfig
+
+    revision = source.revision or "main"
+    return stored_format(AutoConfig.from_pretrained(str(source.location), revision=revision, trust_remote_code=False))
 
 
 @contextlib.contextmanager
@@ -178,7 +216,7 @@ def _check_object(source: Source) -> nn.Module:
         raise BaseLoadError(
             "this model has PEFT adapters in it; pass the model that they were put into, after .unload()"
         )
-    asked = {"revision": source.revision, "dtype": source.dtype, "device": source.device}
+    asked = {name: getattr(source, name) for name in ("revision", "dtype", "device", "quantize")}
     given = [f"{name}={value!r}" for name, value in asked.items() if value not in (None, "auto")]
     if given:
         raise BaseLoadError(f"a model object is used as it is, and {', '.join(given)} would do nothing: leave it out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import attrs
 
@@ -31,18 +31,23 @@ class LayerMethod(Method):
     """
 
     layer: type[nn.Module]
+    kinds: ClassVar[tuple[str, ...]] = ("linear", "conv1d", "embedding")
+    """The kinds of sites that ``target_modules`` choose from."""
 
     def configure(self, config: Any, sites: Sequence[Site]) -> Any:
         """The same configuration with ``target_modules`` as the shortest list of names that means the same sites."""
-        chosen = targeted(config, sites)
-        return attrs.evolve(config, target_modules=shorten(chosen, sites))
+        mine = self._mine(sites)
+        return attrs.evolve(config, target_modules=shorten(targeted(config, mine), mine))
 
     def build(self, config: Any, sites: Sequence[Site]) -> Mapping[str, nn.Module]:
         """One layer for each targeted site."""
-        return {site.name: self.layer(site, config) for site in targeted(config, sites, strict=False)}
+        return {site.name: self.layer(site, config) for site in targeted(config, self._mine(sites), strict=False)}
 
     def lower(self, layers: Mapping[str, nn.Module]) -> Effects | None:
         """What each layer's own ``lower()`` says; None when the layers have none."""
         if not hasattr(self.layer, "lower"):
             return None
         return {name: cast("Any", layer).lower() for name, layer in layers.items()}
+
+    def _mine(self, sites: Sequence[Site]) -> tuple[Site, ...]:
+        return tuple(site for site in sites if site.kind in self.kinds)

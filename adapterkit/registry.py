@@ -47,6 +47,8 @@ RESERVED = {
     *("as_json", "device", "dtype", "plugin", "revision"),
 }
 """What ``Base.train`` and the command line take for themselves; an option of that name would never reach its method."""
+OF_THE_BASE = {"quantize", "double_quant"}
+"""Reserved too, but for methods that say by ``base_options`` what the base is loaded with."""
 
 
 @attrs.frozen
@@ -351,8 +353,9 @@ def _check(record: object, kind: type, hook: str) -> None:
         raise TypeError(f"the config of method {record.name!r} must be a frozen attrs class, not {record.config!r}")
     mine = {field.name for field in attrs.fields(record.config)}
     training = {field.name for field in attrs.fields(TrainOptions)}
-    if mine & RESERVED:
-        raise ValueError(f"options {sorted(mine & RESERVED)} of method {record.name!r} are words of train itself")
+    reserved = RESERVED if type(record).base_options is not Method.base_options else RESERVED | OF_THE_BASE
+    if mine & reserved:
+        raise ValueError(f"options {sorted(mine & reserved)} of method {record.name!r} are words of train itself")
     if mine & training:
         raise ValueError(f"options {sorted(mine & training)} of method {record.name!r} are training options' names")
     if set(record.defaults) - training:

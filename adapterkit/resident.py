@@ -8,8 +8,10 @@ import attrs
 import torch
 from torch import nn
 
-from .errors import ArtifactError, PluginError, SelectionError
-from .runtime.actions import Action, LayerAction, LowRankAction, uniform_plan
+from .errors import PluginError, SelectionError
+from .runtime import InputAction, actions_for, uniform_plan
+from .runtime.actions import LayerAction
+from .sites import INPUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,12 +20,12 @@ if TYPE_CHECKING:
 
     from .adapter import Adapter
     from .contracts import Method
-    from .effects import Effect, Effects
+    from .effects import Effects
     from .registry import Registry
-    from .runtime.actions import Plan
+    from .runtime import Action, Plan
     from .sites import Site
 
-__all__ = ["Resident", "build_layers", "expected_tensors", "flatten", "make_resident"]
+__all__ = ["Resident", "build_layers", "expected_tensors", "flatten", "make_resident", "plan_of_layers"]
 
 
 @attrs.frozen(eq=False)
@@ -66,7 +68,7 @@ def expected_tensors(
     return {name: tuple(tensor.shape) for name, tensor in flatten(layers).items()}
 
 
-def flatten(layers: nn.ModuleDict) -> dict[str, Tensor]:
+def flatten(layers: Mapping[str, nn.Module] | nn.ModuleDict) -> dict[str, Tensor]:
     """The state of all layers by ``"<site>.<name in the layer>"``."""
     return {f"{site}.{name}": tensor for site, layer in layers.items() for name, tensor in layer.state_dict().items()}
 
@@ -82,28 +84,43 @@ def make_resident(
         layer.load_state_dict(mine, assign=True)
     layers.requires_grad_(requires_grad=False).eval()
     places = {site.name: _place(site, model) for site in sites if site.name in layers}
+    for site, layer in layers.items():
+        layer.to(places[site][0])
     effects: Effects | None = registry.call("lower", method, layers=dict(layers.items()))
     if effects is None:
-        own = {site: LayerAction(method.name, site, layer.to(places[site][0])) for site, layer in layers.items()}
-        return Resident(adapter, own)
-    actions: dict[str, list[Action]] = {
-        site: [LowRankAction(_placed(effect, site, *places[site])) for effect in here] for site, here in effects.items()
-    }
+        return Resident(adapter, plan_of_layers(method.name, layers))
+    _check_effects(method, effects, layers)
+    by_name = {site.name: site for site in sites}
+    actions = {name: actions_for(by_name[name], here, *places[name]) for name, here in effects.items()}
     return Resident(adapter, uniform_plan(actions))
 
 
-def _placed(effect: Effect, site: str, device: torch.device, dtype: torch.dtype) -> Effect:
-    """The effect where its site is. Infinity in its factors would reach other rows too, as zero times infinity."""
-    placed = effect.to(device, dtype)
-    if not (torch.isfinite(placed.down).all() and torch.isfinite(placed.up).all()):
-        raise ArtifactError(f"the adapter's factors at {site!r}, with its scale, are too large for the base's {dtype}")
-    return placed
+def plan_of_layers(method: str, layers: nn.ModuleDict) -> Plan:
+    """The plan of layers that act themselves, as they do while they are trained."""
+    return {name: _act(method, name, layer) for name, layer in layers.items()}
+
+
+def _act(method: str, site: str, layer: Any) -> Action:
+    return InputAction(layer.tokens) if site == INPUT else LayerAction(method, site, layer)
+
+
+def _check_effects(method: Method, effects: Effects, layers: nn.ModuleDict) -> None:
+    """Refuse effects where nothing was trained, and effects of kinds that the method does not promise."""
+    strange = sorted(set(effects) - set(layers))
+    if strange:
+        raise PluginError(f"method {method.name!r} lowers to an effect at {strange[0]!r}, where it has no layer")
+    kinds = {type(effect).__name__ for here in effects.values() for effect in here}
+    if not kinds <= set(method.traits.effects):
+        raise PluginError(
+            f"method {method.name!r} lowers to {', '.join(sorted(kinds))}, and its traits name "
+            f"{', '.join(method.traits.effects) or 'no effects'}"
+        )
 
 
 def _place(site: Site, model: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Where a site computes, and in what; a quantized weight says nothing of the latter."""
-    weight = site.weight
-    return weight.device, weight.dtype if weight.is_floating_point() else model.dtype  # type: ignore[return-value]
+    first = next(iter(site.parameters.values()))
+    return first.device, first.dtype if first.is_floating_point() else model.dtype  # type: ignore[return-value]
 
 
 class _Layers(nn.ModuleDict):

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["ALL_LINEAR", "Site", "find_sites", "match", "pattern_value", "shorten", "targeted"]
+__all__ = ["ALL_LINEAR", "INPUT", "Site", "find_sites", "match", "pattern_value", "shorten", "targeted"]
 
 ALL_LINEAR = "all-linear"
+INPUT = "input"
+"""The name of the site before the first layer: the sequence of embeddings itself."""
+LINEAR = ("linear", "conv1d")
 PATTERN_SECONDS = 0.25
 """How long the regular expressions of a configuration may take on one name: patterns come from files of strangers."""
 
@@ -28,14 +31,16 @@ _PLAIN = regex.compile(r"[\w.]+")
 
 @attrs.frozen(eq=False)
 class Site:
-    """A layer that an adapter may act on.
+    """A place that an adapter may act on.
 
     Attributes:
         name: The module's path in the model, such as ``"model.layers.0.self_attn.q_proj"``.
-        kind: ``"linear"``, ``"conv1d"`` (GPT-2's layer, whose weight is stored transposed) or ``"embedding"``.
-        in_features: Size of the input; the number of tokens for an embedding.
-        out_features: Size of the output.
+        kind: ``"linear"``, ``"conv1d"`` (GPT-2's layer, whose weight is stored transposed), ``"embedding"``, ``"module"`` (any
+            other with parameters of its own: a norm, the experts of a mixture), or ``"input"``: the sequence of embeddings.
+        in_features: Size of the input; the number of tokens for an embedding and the input; 0 where there is no one size.
+        out_features: Size of the output; 0 where there is no one size.
         is_head: Whether it turns hidden states into logits.
+        tied_to: The name of an earlier site whose weight is this one's too; else empty.
         module: The layer itself; it is never changed.
     """
 
@@ -44,13 +49,28 @@ class Site:
     in_features: int
     out_features: int
     is_head: bool = False
+    tied_to: str = ""
     module: nn.Module = attrs.field(repr=False, kw_only=True)
 
     @property
     def weight(self) -> Tensor:
-        """The base's weight as ``(out_features, in_features)``, a view where it is stored otherwise."""
+        """The base's weight as ``(out_features, in_features)``, a view where it is stored otherwise; packed if quantized."""
         weight: Tensor = self.module.weight  # type: ignore[assignment]
         return weight if self.kind == "linear" else weight.T
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the weight is stored as whole numbers and has to be computed."""
+        return any(not parameter.is_floating_point() for parameter in self.parameters.values())
+
+    def dense_weight(self) -> Tensor:
+        """The weight as ``(out_features, in_features)`` in floating point, computed where it is quantized."""
+        return dequantize(self.module) if self.is_quantized else self.weight
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The module's own parameters, not those of modules in it."""
+        return {name: one for name, one in self.module._parameters.items() if one is not None}  # noqa: SLF001
 
     @property
     def output_scale(self) -> float:
@@ -60,13 +80,28 @@ class Site:
 
 
 def find_sites(model: nn.Module) -> tuple[Site, ...]:
-    """Every site of a transformers model, in the model's own order.
+    """Every site of a transformers model, in the model's own order, the input first.
 
     A linear layer is any ``nn.Linear``, bitsandbytes' 4-bit and 8-bit layers included, and GPT-2's ``Conv1D``.
     """
     head = _output_embeddings(model)
-    found = (_site(name, module, is_head=module is head) for name, module in model.named_modules())
-    return tuple(site for site in found if site is not None)
+    found: dict[str, Site] = {}
+    owners: dict[int, str] = {}
+    for site in (*_input(model), *(_site(name, one, is_head=one is head) for name, one in model.named_modules())):
+        if site is None:
+            continue
+        weight = site.module._parameters.get("weight") if site.kind != INPUT else None  # noqa: SLF001
+        owner = owners.setdefault(id(weight), site.name) if weight is not None else site.name
+        found[site.name] = site if owner == site.name else attrs.evolve(site, tied_to=owner)
+    return tuple(found.values())
+
+
+def _input(model: nn.Module) -> list[Site]:
+    get = getattr(model, "get_input_embeddings", None)
+    table = get() if callable(get) else None
+    if not isinstance(table, nn.Embedding):
+        return []
+    return [Site(INPUT, INPUT, table.num_embeddings, table.embedding_dim, module=table)]
 
 
 def _output_embeddings(model: nn.Module) -> nn.Module | None:
@@ -83,7 +118,26 @@ def _site(name: str, module: nn.Module, *, is_head: bool) -> Site | None:
     if type(module).__name__ == "Conv1D" and isinstance(getattr(module, "weight", None), nn.Parameter):
         in_features, out_features = module.weight.shape  # type: ignore[misc]
         return Site(name, "conv1d", in_features, out_features, is_head, module=module)
+    if any(parameter is not None for parameter in module._parameters.values()):  # noqa: SLF001
+        return Site(name, "module", 0, 0, module=module)
     return None
+
+
+def dequantize(module: Any) -> Tensor:
+    """The weight of a bitsandbytes layer as ``(out_features, in_features)``, in the dtype that it was quantized from.
+
+    8-bit weights are ``int8`` with a scale for each row, 127 times too large (LLM.int8, arXiv 2208.07339).
+    """
+    from bitsandbytes.functional import dequantize_4bit
+
+    weight = module.weight
+    state = getattr(weight, "quant_state", None)
+    if state is not None:
+        unpacked: Tensor = dequantize_4bit(weight.data, state)
+        return unpacked
+    scales = weight.SCB if weight.SCB is not None else module.state.SCB
+    dense: Tensor = weight.data.float() * (scales.float() / 127.0)[:, None]
+    return dense
 
 
 def targeted(config: Any, sites: Sequence[Site], *, strict: bool = True) -> tuple[Site, ...]:
@@ -122,7 +176,7 @@ def match(targets: str | Sequence[str], sites: Sequence[Site], *, strict: bool =
         ConfigError: A pattern that is not a regular expression, or that takes too long.
     """
     if targets == ALL_LINEAR:
-        return tuple(site for site in sites if site.kind != "embedding" and not site.is_head)
+        return tuple(site for site in sites if site.kind in LINEAR and not site.is_head)
     if isinstance(targets, str):
         chosen = tuple(site for site in sites if _fits(targets, site.name))
         if not chosen and regex.escape(targets) == targets:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = [
     "CARD",
-    "KEY_PREFIX",
     "MANIFEST",
     "MOST_HEADER_BYTES",
     "MOST_JSON_BYTES",
@@ -18,9 +17,6 @@ WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 MANIFEST = "adapterkit.json"
 CARD = "README.md"
-
-KEY_PREFIX = "base_model.model."
-"""What PEFT puts before the name of every tensor on disk."""
 
 MOST_JSON_BYTES = 1 << 20
 """PEFT's configurations are a few kilobytes; ten thousand named targets take half of this."""

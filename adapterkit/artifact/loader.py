@@ -14,7 +14,7 @@ from .manifest import Manifest, tensors_digest
 from .peft_form import base_named, check_agreement, config_from_peft, method_of
 from .record import FileRecord, Record, from_values
 from .strict_json import parse_object
-from .tensors import Weights, read_weights
+from .tensors import Weights, check_tensors, read_weights
 
 if TYPE_CHECKING:
     import os
@@ -81,8 +81,11 @@ def _read_ours(root: Path, registry: Registry, max_bytes: int) -> Artifact:
         _check_file(record, PEFT_CONFIG, hashlib.sha256(data).hexdigest(), len(data))
         check_agreement(parse_object(data, PEFT_CONFIG), method, config, record.manifest.base)
     weights = read_weights(root, max_bytes)
-    _check_weights(record, weights)
-    return method.name, config, weights.tensors, record.manifest
+    _check_file(record, WEIGHTS, weights.sha256, weights.size)
+    tensors = _named(method, config, weights)
+    if tensors_digest(tensors) != record.tensors:
+        raise ArtifactError(f"{WEIGHTS}: the tensors are not those that the digest in {MANIFEST} was taken of")
+    return method.name, config, tensors, record.manifest
 
 
 def _method(record: Record, registry: Registry) -> Method:
@@ -104,10 +107,14 @@ def _config(record: Record, method: Method) -> Any:
     return config
 
 
-def _check_weights(record: Record, weights: Weights) -> None:
-    _check_file(record, WEIGHTS, weights.sha256, weights.size)
-    if tensors_digest(weights.tensors) != record.tensors:
-        raise ArtifactError(f"{WEIGHTS}: the tensors are not those that the digest in {MANIFEST} was taken of")
+def _named(method: Method, config: Any, weights: Weights) -> dict[str, Tensor]:
+    """The tensors as they are called inside the adapter."""
+    try:
+        tensors = method.from_file(config, weights.tensors)
+        check_tensors(tensors)
+    except (ValueError, LookupError) as error:
+        raise ArtifactError(f"{WEIGHTS}: {error}") from None
+    return tensors
 
 
 def _check_file(record: Record, name: str, sha256: str, size: int) -> None:
@@ -119,8 +126,8 @@ def _read_peft(root: Path, registry: Registry, max_bytes: int) -> Artifact:
     values = parse_object(read_bytes(root, PEFT_CONFIG, MOST_JSON_BYTES), PEFT_CONFIG)
     method = method_of(values, registry)
     config = config_from_peft(method, values)
-    weights = read_weights(root, max_bytes)
-    return method.name, config, weights.tensors, Manifest(base=base_named(values), versions=_versions(values))
+    tensors = _named(method, config, read_weights(root, max_bytes))
+    return method.name, config, tensors, Manifest(base=base_named(values), versions=_versions(values))
 
 
 def _versions(values: dict[str, Any]) -> dict[str, str]:

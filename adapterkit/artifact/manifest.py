@@ -70,10 +70,19 @@ def content_digest(method: str, config: dict[str, Any], base: str, tensors: Mapp
 
 
 def identity(method: str, config: dict[str, Any], base: str, tensors: str) -> str:
-    """The same, of the tensors' digest."""
-    return json_digest({"base": base, "config": config, "method": method, "tensors": tensors})
+    """The same, of the tensors' digest.
+
+    Options that say nothing (None, false, empty) are left out: a later version of a method may have more of them, and an
+    adapter that does not use them stays the adapter that it is.
+    """
+    said = {name: value for name, value in config.items() if not _says_nothing(value)}
+    return json_digest({"base": base, "config": said, "method": method, "tensors": tensors})
 
 
 def json_digest(value: Any) -> str:
     """The sha256 of a value's canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def _says_nothing(value: Any) -> bool:
+    return value is None or value is False or value in ("", [], {})

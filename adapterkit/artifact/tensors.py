@@ -1,4 +1,4 @@
-"""The tensors of an adapter file: read once, named as inside the adapter, checked."""
+"""The tensors of an adapter file: read once, checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adapterkit.errors import ArtifactError
 
 from .files import open_regular
 from .header import DTYPES, Entry, read_header
-from .layout import KEY_PREFIX, WEIGHTS
+from .layout import WEIGHTS
 
 if TYPE_CHECKING:
     import io
@@ -30,7 +30,7 @@ MOST_KEY = 512
 
 @attrs.frozen(eq=False)
 class Weights:
-    """A weights file: its tensors by ``"<site>.<name in the layer>"``, and the sha256 and size of those very bytes."""
+    """A weights file: its tensors as they are called there, and the sha256 and size of those very bytes."""
 
     tensors: dict[str, Tensor]
     sha256: str
@@ -57,7 +57,7 @@ def _read(file: io.FileIO, size: int, max_bytes: int) -> Weights:
     data = _read_data(file, size - len(start))
     digest = hashlib.sha256(start)
     digest.update(data.numpy().data)
-    tensors = {_name(key): _tensor(data, entry) for key, entry in entries.items()}
+    tensors = {key: _tensor(data, entry) for key, entry in entries.items()}
     check_tensors(tensors)
     return Weights(tensors, digest.hexdigest(), size)
 
@@ -83,13 +83,6 @@ def _tensor(data: Tensor, entry: Entry) -> Tensor:
     if entry.begin % entry.dtype.itemsize:  # a stranger's file need not be aligned
         part = part.clone()
     return part.view(entry.dtype).view(entry.shape)
-
-
-def _name(key: str) -> str:
-    name = key.removeprefix(KEY_PREFIX)
-    if name == key:
-        raise ArtifactError(f"tensor {key!r:.200} is not named as PEFT does: {KEY_PREFIX}<layer>.<part>")
-    return name
 
 
 def check_tensors(tensors: Mapping[str, Tensor]) -> None:

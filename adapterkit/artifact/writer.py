@@ -15,7 +15,7 @@ from adapterkit.errors import ArtifactError
 
 from .card import render
 from .engines import judge
-from .layout import CARD, KEY_PREFIX, MANIFEST, MOST_JSON_BYTES, PEFT_CONFIG, WEIGHTS
+from .layout import CARD, MANIFEST, MOST_JSON_BYTES, PEFT_CONFIG, WEIGHTS
 from .manifest import tensors_digest
 from .peft_form import peft_values
 from .record import FileRecord, Record, to_values
@@ -65,7 +65,7 @@ def write_artifact(
             fields = peft_values(method, config, manifest.base)
             if fields is not None:
                 _write_json(staging / PEFT_CONFIG, fields)
-            _write_weights(staging / WEIGHTS, tensors)
+            _write_weights(staging / WEIGHTS, method.to_file(config, tensors))
             record = Record(
                 method=method.name,
                 config=to_dict(config),
@@ -90,7 +90,7 @@ def _write_proof(folder: Path, record: Record, digest: str) -> None:
 
 def _write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     # one metadata key: with two, safetensors' bytes would differ from save to save
-    whole = {KEY_PREFIX + name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    whole = {key: tensors[key].detach().cpu().contiguous() for key in sorted(tensors)}
     path.touch()
     mode = path.stat().st_mode
     save_file(whole, path, metadata={"format": "pt"})

@@ -19,6 +19,7 @@ BaseName = Annotated[str, Parameter(help="A folder with a model, or a Hub id.")]
 Revision = Annotated[str | None, Parameter(help="The base's Hub commit, tag or branch.")]
 Dtype = Annotated[str, Parameter(help="The base's dtype: auto, float32, bfloat16, float16.")]
 Device = Annotated[str, Parameter(help="Where the base is.")]
+Quantize = Annotated[str | None, Parameter(help="Load the base in nf4, fp4 or int8.")]
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative="")]
 AdapterFolder = Annotated[str | None, Parameter(help="The adapter's folder; the base alone without it.")]
 
@@ -41,11 +42,13 @@ def generate(
     revision: Revision = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    quantize: Quantize = None,
     as_json: AsJson = False,
     plugin: PluginFiles = (),
 ) -> None:
     """Answer prompts, one answer a line."""
-    shared = Base(base, revision=revision, dtype=dtype, device=device, registry=registry_with(plugin))
+    registry = registry_with(plugin)
+    shared = Base(base, revision=revision, dtype=dtype, device=device, quantize=quantize, registry=registry)
     asked = list(prompts) or [line.rstrip("\n") for line in sys.stdin]
     chosen = shared.load(adapter) if adapter else None
     answers = shared.generate(
@@ -77,12 +80,14 @@ def evaluate(
     revision: Revision = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    quantize: Quantize = None,
     as_json: AsJson = False,
     plugin: PluginFiles = (),
 ) -> None:
     """Score an adapter on DATA, beside the base alone."""
     check_file("DATA", data)
-    shared = Base(base, revision=revision, dtype=dtype, device=device, registry=registry_with(plugin))
+    registry = registry_with(plugin)
+    shared = Base(base, revision=revision, dtype=dtype, device=device, quantize=quantize, registry=registry)
     chosen = shared.load(adapter) if adapter else None
     result = shared.evaluate(
         data,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from adapterkit.base import Base
+from adapterkit.config import option_names
 from adapterkit.contracts import TrainOptions
 
 from .options import check_file, given, parameters
@@ -29,7 +30,8 @@ def train_command(arguments: Sequence[str]) -> Callable[..., None]:
     """The command for the method that ``arguments`` name; LoRA's where they name none."""
     registry = registry_with(tuple(Path(file) for file in _values(arguments, "--plugin")))
     method = registry.method((_values(arguments, "--method") or ["lora"])[-1])
-    own = [one for name, one in inspect.signature(_train).parameters.items() if name not in ("registry", "options")]
+    taken = {"registry", "options", *option_names(method.config)}  # a method may have its own word on quantization
+    own = [one for name, one in inspect.signature(_train).parameters.items() if name not in taken]
     options = [*parameters(method.config), *parameters(TrainOptions, method.defaults)]
 
     def command(base: str, data: str, **options: Any) -> None:
@@ -61,6 +63,7 @@ def _train(
     revision: Annotated[str | None, Parameter(help="The base's Hub commit, tag or branch.")] = None,
     dtype: Annotated[str, Parameter(help="The base's dtype: auto, float32, bfloat16, float16.")] = "auto",
     device: Annotated[str, Parameter(help="Where the base is.")] = "auto",
+    quantize: Annotated[str | None, Parameter(help="Load the base in nf4, fp4 or int8.")] = None,
     as_json: Annotated[bool, Parameter(name="--json", help="Print JSON.", negative="")] = False,
     plugin: PluginFiles = (),  # noqa: ARG001 - taken before the method's options can be known
     registry: Registry,
@@ -69,7 +72,9 @@ def _train(
     check_file("DATA", data)
     if eval_data is not None:
         check_file("--eval-data", eval_data)
-    shared = Base(base, revision=revision, dtype=dtype, device=device, registry=registry)
+    if quantize is not None and "quantize" in option_names(registry.method(method).config):
+        options, quantize = {**options, "quantize": quantize}, None
+    shared = Base(base, revision=revision, dtype=dtype, device=device, quantize=quantize, registry=registry)
     named: dict[str, Any] = {
         "method": method,
         "output": output,

@@ -1,7 +1,7 @@
 """What plugins provide and receive, as frozen records. Nothing here imports torch."""
 
 from .data import Conversation, DataFormat, Message, Record, Text
-from .method import Method
+from .method import Method, Traits
 from .objective import Encoder, Example, Forward, Loss, Metric, Objective
 from .training import Run, TrainOptions
 
@@ -20,4 +20,5 @@ __all__ = [
     "Run",
     "Text",
     "TrainOptions",
+    "Traits",
 ]

@@ -35,6 +35,10 @@ class Example:
         """How many tokens count in the loss: the first one never does, as nothing comes before it."""
         return sum(label != -100 for label in self.labels[1:])
 
+    def after(self, tokens: Sequence[int]) -> Example:
+        """The same row after ``tokens``, which are not trained."""
+        return attrs.evolve(self, input_ids=(*tokens, *self.input_ids), labels=(-100,) * len(tokens) + self.labels)
+
 
 class Encoder(Protocol):
     """Turns a record into tokens; made of the tokenizer and ``max_length``."""

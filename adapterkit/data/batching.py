@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from adapterkit.contracts import Example
 
-__all__ = ["batches", "collate"]
+__all__ = ["batches", "collate", "prepend"]
 
 # Rows are sorted by length within so many batches only, so that which rows meet still changes from epoch to epoch
 _SORTED_TOGETHER = 50
@@ -57,3 +57,16 @@ def collate(examples: Sequence[Example], pad_id: int, device: torch.device | str
         "attention_mask": torch.tensor([[1] * len(one.input_ids) + [0] * pad for one, pad in rows], device=device),
         "labels": torch.tensor([[*one.labels, *[IGNORED] * pad] for one, pad in rows], device=device),
     }
+
+
+def prepend(
+    tokens: Sequence[Sequence[int]], input_ids: Tensor, attention_mask: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Ids and mask ``(batch, sequence)`` with ``tokens`` of its own before each row; rows with fewer are padded at the left."""
+    width = max(map(len, tokens), default=0)
+    if not width:
+        return input_ids, attention_mask
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    ids = [[0] * (width - len(mine)) + list(mine) for mine in tokens]
+    seen = [[0] * (width - len(mine)) + [1] * len(mine) for mine in tokens]
+    return torch.cat([torch.tensor(ids).to(input_ids), input_ids], 1), torch.cat([torch.tensor(seen).to(mask), mask], 1)

@@ -1,6 +1,20 @@
 """How adapters act on a base: actions at sites, plans, and the hooks that ask the plan in force."""
 
-from .actions import Action, Plan, row_plan, uniform_plan
+from .actions import Action, Plan, uniform_plan
+from .effects import actions_for
+from .rows import RowPlan, row_plan
 from .runtime import Runtime, take_over
+from .tokens import InputAction, virtual_count
 
-__all__ = ["Action", "Plan", "Runtime", "row_plan", "take_over", "uniform_plan"]
+__all__ = [
+    "Action",
+    "InputAction",
+    "Plan",
+    "RowPlan",
+    "Runtime",
+    "actions_for",
+    "row_plan",
+    "take_over",
+    "uniform_plan",
+    "virtual_count",
+]

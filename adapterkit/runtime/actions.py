@@ -1,54 +1,170 @@
-"""What happens at a site in one forward pass: ``action(x, y)`` replaces the base's output ``y`` for the input ``x``."""
+"""What happens at a site in one forward pass: ``action(x, y)`` replaces the base's output ``y`` for the input ``x``.
+
+``x`` holds token ids at an embedding, and is a tuple where a module takes several inputs, as the experts of a mixture do.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adapterkit.errors import PluginError, SelectionError
+from adapterkit.errors import PluginError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from adapterkit.effects import LowRank
+    from torch import nn
 
 __all__ = [
     "Action",
+    "AddBias",
+    "AddDense",
+    "AddLowRank",
+    "Chain",
+    "ChangeParameters",
     "LayerAction",
-    "LowRankAction",
-    "MaskedLowRank",
     "Plan",
-    "RowAction",
-    "RowPlan",
-    "Rows",
-    "row_plan",
+    "ReplaceColumns",
+    "ReplaceRows",
+    "ScaleInput",
+    "ScaleOutput",
+    "rerun",
+    "shrink",
     "uniform_plan",
 ]
 
-Action: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Action: TypeAlias = Callable[[Any, Any], Any]
 Plan: TypeAlias = Mapping[str, Action]
 """Actions by site name; a site that is not in the plan is the base alone."""
 
-MOST_MASKED_RANK = 512
-"""Beyond this total rank the adapters of a batch are computed one after another, each on its own rows: the stacked product's
-work grows with rows times total rank, most of it for ranks that are not a row's own."""
+
+@attrs.frozen(eq=False)
+class AddLowRank:
+    """``y + up(down(x))``, its scale already in ``up``."""
+
+    down: Tensor
+    up: Tensor
+
+    @property
+    def rank(self) -> int:
+        """How many directions it acts in."""
+        return self.down.shape[0]
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """In ``y``'s dtype."""
+        return y + functional.linear(shrink(x, self.down), self.up).to(y.dtype)
+
+
+def shrink(x: Tensor, down: Tensor) -> Tensor:
+    """The input in the directions of ``down``: ``(..., in_features)`` to ``(..., rank)``; token ids for an embedding."""
+    if x.is_floating_point():
+        return functional.linear(x.to(down.dtype), down)
+    return functional.embedding(x, down.T)
 
 
 @attrs.frozen(eq=False)
-class LowRankAction:
-    """One low-rank effect for the whole batch. Its scale is already in ``up``."""
+class AddDense:
+    """``y + delta(x)``, with ``delta`` as ``(out_features, in_features)``."""
 
-    effect: LowRank
+    delta: Tensor
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """``y + up(down(x))``, in ``y``'s dtype."""
-        low = self.effect.shrink(_as(x, self.effect.down.dtype))
-        return y + functional.linear(low, self.effect.up).to(y.dtype)
+        """In ``y``'s dtype."""
+        return y + shrink(x, self.delta).to(y.dtype)
+
+
+@attrs.frozen(eq=False)
+class AddBias:
+    """``y + vector``."""
+
+    vector: Tensor
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG002 - what every action takes
+        """In ``y``'s dtype."""
+        return y + self.vector.to(y.dtype)
+
+
+@attrs.frozen(eq=False)
+class ScaleOutput:
+    """``y * vector``; the base's bias, where one is given, is left out of it."""
+
+    vector: Tensor
+    bias: Tensor | None = None
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG002 - what every action takes
+        """In ``y``'s dtype."""
+        vector = self.vector.to(y.dtype)
+        return y * vector if self.bias is None else (y - self.bias) * vector + self.bias
+
+
+@attrs.frozen(eq=False)
+class ScaleInput:
+    """``y`` for the input ``x * vector``: adds what the base, without its bias, makes of ``x * (vector - 1)``."""
+
+    vector: Tensor
+    module: nn.Module
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """In ``y``'s dtype."""
+        more: Tensor = self.module.forward(x * (self.vector - 1.0).to(x.dtype))
+        bias = getattr(self.module, "bias", None)
+        return y + (more if bias is None else more - bias)
+
+
+@attrs.frozen(eq=False)
+class ReplaceRows:
+    """An embedding's output, with ``rows`` for the tokens ``index``."""
+
+    index: Tensor
+    rows: Tensor
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """In ``y``'s dtype."""
+        hits = x[..., None] == self.index
+        mine = self.rows[hits.int().argmax(dim=-1)].to(y.dtype)
+        return torch.where(hits.any(dim=-1, keepdim=True), mine, y)
+
+
+@attrs.frozen(eq=False)
+class ReplaceColumns:
+    """The head's logits, with those of the tokens ``index`` from other ``rows`` of its weight."""
+
+    index: Tensor
+    rows: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """In ``y``'s dtype."""
+        bias = None if self.bias is None else self.bias[self.index].to(self.rows.dtype)
+        mine = functional.linear(x.to(self.rows.dtype), self.rows, bias)
+        return y.index_copy(-1, self.index, mine.to(y.dtype))
+
+
+@attrs.frozen(eq=False)
+class ChangeParameters:
+    """The module's own forward, with ``deltas`` added to its parameters."""
+
+    module: nn.Module
+    deltas: Mapping[str, Tensor]
+
+    def __call__(self, x: Any, y: Any) -> Any:  # noqa: ARG002 - what every action takes
+        """What the module would have returned."""
+        return rerun(self.module, {name: getattr(self.module, name) + delta for name, delta in self.deltas.items()}, x)
+
+
+def rerun(module: nn.Module, parameters: Mapping[str, Tensor], x: Any) -> Any:
+    """What ``module`` returns for ``x`` with other parameters; the module itself, which others share, is not touched."""
+    twin = copy.copy(module)
+    twin.__dict__["_parameters"] = {k: v for k, v in module._parameters.items() if k not in parameters}  # noqa: SLF001
+    twin.__dict__.pop("forward", None)  # accelerate puts one there that is bound to the module itself
+    twin.__dict__.update(parameters)
+    return twin.forward(*(x if isinstance(x, tuple) else (x,)))
 
 
 @attrs.frozen(eq=False)
@@ -61,26 +177,33 @@ class LayerAction:
 
     method: str
     site: str
-    layer: Callable[[Tensor, Tensor], Tensor]
+    layer: Callable[[Any, Any], Any]
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, x: Any, y: Any) -> Any:
         """The layer's output, in ``y``'s dtype."""
         before = _versions(x, y)
         out = self.layer(x, y)
-        if not isinstance(out, Tensor) or out.shape != y.shape:
-            given = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        if _shapes(out) != _shapes(y):
             raise PluginError(
-                f"the layer of method {self.method!r} at {self.site!r} returned {given} for an output of shape {tuple(y.shape)}"
+                f"the layer of method {self.method!r} at {self.site!r} returned {_shapes(out)} for an output of shape {_shapes(y)}"
             )
         if _versions(x, y) != before:
             raise PluginError(f"the layer of method {self.method!r} at {self.site!r} changed its input in place")
-        return out.to(y.dtype)
+        return out.to(y.dtype) if isinstance(y, Tensor) else out
 
 
-def _versions(*tensors: Tensor) -> tuple[int, ...]:
-    """How often each was written to; unknown in inference mode and to a compiler."""
+def _shapes(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_shapes, value))
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _versions(*values: Any) -> tuple[int, ...]:
+    """How often each tensor was written to; unknown in inference mode and to a compiler."""
     if torch.compiler.is_compiling():
         return ()
+    flat = [one for value in values for one in (value if isinstance(value, tuple) else (value,))]
+    tensors = [one for one in flat if isinstance(one, Tensor)]
     return tuple(0 if tensor.is_inference() else tensor._version for tensor in tensors)  # noqa: SLF001
 
 
@@ -90,143 +213,13 @@ class Chain:
 
     actions: tuple[Action, ...]
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, x: Any, y: Any) -> Any:
         """Every action in order."""
         for action in self.actions:
             y = action(x, y)
         return y
 
 
-@attrs.define(eq=False)
-class Rows:
-    """The rows of one batch, as the forward pass under way lays them out.
-
-    Attributes:
-        count: How many rows the caller gave.
-        batch: Sequences in the model's input: a multiple of ``count`` when each row has several beams; 0 before any forward.
-        tokens: Tokens in the model's input, padding included.
-    """
-
-    count: int
-    batch: int = 0
-    tokens: int = 0
-
-    def see(self, ids: Tensor) -> None:
-        """Note the model's input: ``(batch, sequence)`` token ids, or embeddings with one dimension more."""
-        self.batch, self.tokens = ids.shape[0], ids.shape[0] * ids.shape[1]
-
-    def block(self, y: Tensor) -> int:
-        """How many consecutive entries of ``y`` belong to one row: its beams, or its tokens where a model flattens them.
-
-        Raises:
-            SelectionError: It cannot be told; a layer that sees only some tokens, such as one expert of several.
-        """
-        entries = y.shape[0]
-        known = (self.batch, self.tokens) if y.dim() == 2 else (self.batch,)
-        if entries not in known or entries % self.count:
-            raise SelectionError(
-                f"a batch of {self.count} rows with adapters of their own reached a layer as {tuple(y.shape)}: which entries are "
-                "whose cannot be told; give the batch one adapter, or run its rows in turn"
-            )
-        return entries // self.count
-
-
-@attrs.frozen(eq=False)
-class RowAction:
-    """Another action for each group of rows, computed on those rows alone; rows in no group are the base alone."""
-
-    groups: tuple[tuple[Tensor, Action], ...]
-    rows: Rows
-
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """Each row with its own action."""
-        block = self.rows.block(y)
-        out = y.clone()
-        for numbers, action in self.groups:
-            index = _spread(numbers, block)
-            out[index] = action(x[index], y[index])
-        return out
-
-
-@attrs.frozen(eq=False)
-class MaskedLowRank:
-    """Low-rank effects of different rows as one pair of products.
-
-    Every adapter's ``down`` is stacked into ``(total rank, in)`` and every ``up`` into ``(out, total rank)``; between the
-    two, a row keeps only the ranks that are its own. What is not its own is replaced by zero, not multiplied by it, so
-    that not even another adapter's infinity reaches a row.
-
-    Attributes:
-        effect: The stacked factors.
-        foreign: ``(rows, total rank)``, true where a rank is another row's.
-    """
-
-    effect: LowRank
-    foreign: Tensor
-    rows: Rows
-
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """Each row with its own ranks."""
-        block = self.rows.block(y)
-        foreign = self.foreign if block == 1 else self.foreign.repeat_interleave(block, dim=0)
-        low = self.effect.shrink(_as(x, self.effect.down.dtype))
-        shape = (len(foreign),) + (1,) * (low.dim() - 2) + (foreign.shape[1],)
-        low = low.masked_fill(foreign.view(shape), 0.0)
-        return y + functional.linear(low, self.effect.up).to(y.dtype)
-
-
-class RowPlan(dict[str, Action]):
-    """The plan of a batch whose rows follow different plans."""
-
-    def __init__(self, actions: Mapping[str, Action], rows: Rows) -> None:
-        super().__init__(actions)
-        self.rows = rows
-
-
 def uniform_plan(actions: Mapping[str, Sequence[Action]]) -> Plan:
     """The plan of one adapter for the whole batch."""
     return {site: steps[0] if len(steps) == 1 else Chain(tuple(steps)) for site, steps in actions.items()}
-
-
-def row_plan(plans: Sequence[Plan | None], device: torch.device) -> RowPlan:
-    """The plan of a batch whose row ``i`` follows ``plans[i]``; None is the base alone.
-
-    Sites where every action is low-rank are computed as one pair of products, while that is faster.
-    """
-    rows = Rows(len(plans))
-    distinct = {id(plan): plan for plan in plans if plan is not None}
-    numbers = {
-        key: torch.tensor([i for i, plan in enumerate(plans) if id(plan) == key], device=device) for key in distinct
-    }
-    actions: dict[str, Action] = {}
-    for site in {site for plan in distinct.values() for site in plan}:
-        groups = tuple((numbers[key], plan[site]) for key, plan in distinct.items() if site in plan)
-        actions[site] = _stack(groups, rows) or RowAction(groups, rows)
-    return RowPlan(actions, rows)
-
-
-def _stack(groups: Sequence[tuple[Tensor, Action]], rows: Rows) -> MaskedLowRank | None:
-    """The groups as one action; None unless all are low-rank and few enough."""
-    effects = [(numbers, action.effect) for numbers, action in groups if isinstance(action, LowRankAction)]
-    total = sum(effect.rank for _, effect in effects)
-    if len(effects) < len(groups) or total > MOST_MASKED_RANK:
-        return None
-    first = effects[0][1]
-    foreign = torch.ones(rows.count, total, dtype=torch.bool, device=first.down.device)
-    start = 0
-    for numbers, effect in effects:
-        foreign[numbers, start : start + effect.rank] = False
-        start += effect.rank
-    down = torch.cat([effect.down for _, effect in effects])
-    up = torch.cat([effect.up for _, effect in effects], dim=1)
-    return MaskedLowRank(attrs.evolve(first, down=down, up=up, scale=1.0), foreign, rows)
-
-
-def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x.to(dtype) if x.is_floating_point() else x
-
-
-def _spread(rows: Tensor, block: int) -> Tensor:
-    if block == 1:
-        return rows
-    return (rows[:, None] * block + torch.arange(block, device=rows.device)).reshape(-1)

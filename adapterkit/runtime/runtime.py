@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from .actions import RowPlan
+from adapterkit.sites import INPUT
+
+from .rows import RowPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from adapterkit.sites import Site
 
@@ -53,7 +55,11 @@ class Runtime:
         self._chosen: ContextVar[Plan | _Unset | None] = ContextVar("adapterkit_plan", default=UNSET)
         self._local = _Local()
         self._handles = [model.register_forward_pre_hook(self._see_input, with_kwargs=True)]
-        self._handles += [site.module.register_forward_hook(self._hook(site.name)) for site in sites]
+        self._handles += [
+            site.module.register_forward_hook(_SiteHook(self, site.name, whole=site.kind == "module"))
+            for site in sites
+            if site.name != INPUT
+        ]
         _forget_compiled_code()
 
     @property
@@ -97,28 +103,31 @@ class Runtime:
         # A copy of the model follows the same plan; the adapters are not copied with it.
         return self
 
-    def _see_input(self, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:  # noqa: ARG002
-        """Tell a plan for rows how the model's input is laid out."""
+    def _see_input(
+        self, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Tell a plan for rows how the model's input is laid out, and give virtual tokens their embeddings."""
         plan = self.plan
         if isinstance(plan, RowPlan):
             ids = inputs[0] if inputs else options.get("input_ids")
             plan.rows.see(options["inputs_embeds"] if ids is None else ids)
-
-    def _hook(self, name: str) -> _SiteHook:
-        return _SiteHook(self, name)
+        if plan is None or INPUT not in plan:
+            return None
+        placed: tuple[tuple[Any, ...], dict[str, Any]] = plan[INPUT].place(module, inputs, options)  # type: ignore[attr-defined]
+        return placed
 
 
 class _SiteHook:
-    """What is registered at one site."""
+    """What is registered at one site; with ``whole``, its action is given all inputs where there are several."""
 
-    def __init__(self, runtime: Runtime, name: str) -> None:
-        self._runtime, self._name = runtime, name
+    def __init__(self, runtime: Runtime, name: str, *, whole: bool) -> None:
+        self._runtime, self._name, self._whole = runtime, name, whole
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:  # noqa: ARG002
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:  # noqa: ARG002
         plan = self._runtime.plan
         if plan is None or self._name not in plan:
             return None
-        return plan[self._name](inputs[0], output)
+        return plan[self._name](inputs if self._whole and len(inputs) != 1 else inputs[0], output)
 
 
 def take_over(model: nn.Module) -> bool:

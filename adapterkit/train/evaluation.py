@@ -112,7 +112,8 @@ def _loss(base: Base, rows: Encoded, adapter: Adapter | None, options: EvaluateO
     forward = BaseForward(base.model)
     padded = functools.partial(collate, pad_id=pad_id(base.tokenizer), device=base.device)
     with base.using(adapter):
-        return mean_loss(lambda batch: sft.loss(forward, batch), rows.examples, options.batch_size, padded)
+        examples = [one.after(base.virtual_tokens(1)[0]) for one in rows.examples]
+        return mean_loss(lambda batch: sft.loss(forward, batch), examples, options.batch_size, padded)
 
 
 def _longest(base: Base, texts: Sequence[str]) -> int:

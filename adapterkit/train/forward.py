@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from adapterkit.resident import plan_of_layers
+from adapterkit.runtime import virtual_count
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -49,20 +52,33 @@ class AdapterInTraining(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, layers: nn.ModuleDict, runtime: Runtime, objective: Objective, *, bf16: bool = False
+        self,
+        model: Any,
+        method: str,
+        layers: nn.ModuleDict,
+        runtime: Runtime,
+        objective: Objective,
+        *,
+        bf16: bool = False,
     ) -> None:
         super().__init__()
         self.layers = layers
+        self._plan = plan_of_layers(method, layers)
+        self._known = model.get_input_embeddings().num_embeddings
         self._forward = BaseForward(model)
         self._runtime = runtime
         self._objective = objective
         self._bf16 = bf16
 
+    def virtual_tokens(self) -> list[int]:
+        """The ids of the virtual tokens that go before each row."""
+        return list(range(self._known, self._known + virtual_count(self._plan)))
+
     def forward(self, batch: Mapping[str, Tensor]) -> Loss:
         """The summed loss of the batch and the number of tokens it is of."""
         device = batch["input_ids"].device.type
         with (
-            self._runtime.override(dict(self.layers.items())),
+            self._runtime.override(self._plan),
             torch.autocast(device, torch.bfloat16, enabled=self._bf16),
         ):
             return self._objective.loss(self._forward, batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -26,16 +27,28 @@ if TYPE_CHECKING:
 __all__ = ["fit", "mean_loss", "optimizer_for"]
 
 
-def optimizer_for(module: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """AdamW over what is trained; matrices decay, vectors do not: a scale or a bias has no reason to be small."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+def optimizer_for(
+    module: nn.Module, options: TrainOptions, factor: Callable[[str], float] = lambda _: 1.0
+) -> torch.optim.Optimizer:
+    """AdamW over what is trained; matrices decay, vectors do not: a scale or a bias has no reason to be small.
+
+    ``factor`` says what the learning rate of a parameter is multiplied by.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            decay = options.weight_decay if parameter.dim() > 1 else 0.0
+            groups[decay, factor(name.removeprefix("layers."))].append(parameter)
     # fused: one kernel for all tensors, where a loop over a few hundred small ones would cost more than the step itself
-    betas = (options.adam_beta1, options.adam_beta2)
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=betas, fused=True)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "lr": options.learning_rate * times}
+            for (decay, times), parameters in groups.items()
+        ],
+        lr=options.learning_rate,
+        betas=(options.adam_beta1, options.adam_beta2),
+        fused=True,
+    )
 
 
 def fit(
@@ -48,6 +61,7 @@ def fit(
     collate: Collate,
     log: Callable[[dict[str, Any]], None],
     held_out: Sequence[Example] = (),
+    factor: Callable[[str], float] = lambda _: 1.0,
 ) -> None:
     """Train ``module``, whose forward gives the summed loss of a batch and the number of tokens it is of.
 
@@ -56,7 +70,7 @@ def fit(
     """
     from transformers import get_scheduler
 
-    optimizer = optimizer_for(module, options)
+    optimizer = optimizer_for(module, options, factor)
     warmup = math.ceil(options.warmup_ratio * schedule.steps)
     decay = get_scheduler(
         options.lr_scheduler_type, optimizer, num_warmup_steps=warmup, num_training_steps=schedule.steps

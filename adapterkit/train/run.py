@@ -33,7 +33,7 @@ from .schedule import Schedule
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from adapterkit.base import Base
     from adapterkit.contracts import Method
@@ -60,6 +60,9 @@ def train(
     chosen, goal = base.registry.method(method), base.registry.objective(objective)
     wanted, run_options = split_options(chosen, options)
     folder = _check_output(output)
+    home, needs = base, chosen.base_options(wanted)
+    base = base.quantized_as(**needs) if needs else base
+    base.check_method(chosen)
     config = base.registry.call("configure", chosen, config=wanted, sites=base.sites)
     renderer = Renderer(base.tokenizer, run_options.max_length)
     read = functools.partial(encode_rows, renderer=renderer, registry=base.registry, columns=columns, format=format)
@@ -68,15 +71,19 @@ def train(
     _check_vocabulary(base, rows)
 
     with ONE_AT_A_TIME, torch.enable_grad(), _own_random_state(run_options.seed, base.device):
-        layers = build_layers(base.registry, chosen, config, base.sites)
-        module = AdapterInTraining(base.model, layers, base.runtime, goal, bf16=run_options.bf16).to(base.device)
+        layers = build_layers(base.registry, chosen, config, base.sites).to(base.device)
+        base.registry.call(
+            "initialize", chosen, config=config, layers=dict(layers.items()), base=base, examples=rows.examples
+        )
+        module = AdapterInTraining(base.model, method, layers, base.runtime, goal, bf16=run_options.bf16)
         if not any(parameter.requires_grad for parameter in module.parameters()):
             raise TrainingError(f"method {method!r} with these options has nothing to train")
-        run, log = _learn(
-            base, module, Run(method=method, config=to_dict(config), options=run_options, output=folder), rows, held_out
-        )
-    adapter = Adapter(method, config, flatten(layers), _manifest(base, chosen, objective, run, rows, log))
-    base.load(adapter)
+        run = Run(method=method, config=to_dict(config), options=run_options, output=folder)
+        factor = functools.partial(chosen.learning_rate_factor, config)
+        run, log = _learn(base, module, run, rows, held_out, factor)
+        config, kept = base.registry.call("finish", chosen, config=config, layers=dict(layers.items()))
+    adapter = Adapter(method, config, flatten(kept), _manifest(base, chosen, objective, run, rows, log))
+    home.load(adapter)
     if folder:
         adapter.save(folder / "adapter", registry=base.registry)
     base.registry.notify("adapterkit_train_finished", run=run, adapter=adapter)
@@ -84,14 +91,22 @@ def train(
 
 
 def _learn(
-    base: Base, module: AdapterInTraining, run: Run, rows: Encoded, held_out: Encoded | None
+    base: Base,
+    module: AdapterInTraining,
+    run: Run,
+    rows: Encoded,
+    held_out: Encoded | None,
+    factor: Callable[[str], float],
 ) -> tuple[Run, Journal]:
     """Take every step of the run."""
     from accelerate import Accelerator
 
+    virtual = module.virtual_tokens()
+    examples = [one.after(virtual) for one in rows.examples]
+
     # The base stays where it is, on its own device: accelerate is asked for processes, not for placement.
     accelerator = Accelerator(device_placement=False)
-    schedule = Schedule([len(one.input_ids) for one in rows.examples], run.options, accelerator.num_processes)
+    schedule = Schedule([len(one.input_ids) for one in examples], run.options, accelerator.num_processes)
     run = attrs.evolve(run, steps=schedule.steps)
     recomputation = (
         recomputing(base.model, base.runtime) if run.options.gradient_checkpointing else contextlib.nullcontext()
@@ -100,13 +115,14 @@ def _learn(
         base.registry.notify("adapterkit_train_started", run=run)
         fit(
             module,
-            rows.examples,
+            examples,
             schedule,
             run.options,
             accelerator,
             collate=choose_collate(base, rows.examples, run.options),
             log=log,
-            held_out=held_out.examples if held_out else (),
+            held_out=[one.after(virtual) for one in held_out.examples] if held_out else (),
+            factor=factor,
         )
     return run, log
 
@@ -146,6 +162,7 @@ def _manifest(base: Base, method: Method, objective: str, run: Run, rows: Encode
         "objective": objective,
         "options": to_dict(run.options),
         "steps": run.steps,
+        **({"quantize": base.quantized} if base.quantized else {}),
         "data": {"digest": rows.digest, **_counts(rows.report)},
     }
     losses = {"loss": log.last("loss"), "eval_loss": log.last("eval_loss")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adapterkit import hookimpl
 
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
     from adapterkit import Method
 
-__all__ = ["adapterkit_methods"]
+    from .config import LoraConfig
+    from .method import LoraMethod
+
+__all__ = ["LoraConfig", "LoraMethod", "adapterkit_methods"]
 
 
 @hookimpl
@@ -20,3 +23,16 @@ def adapterkit_methods() -> Iterator[Method]:
     from .method import LoraMethod
 
     yield LoraMethod()
+
+
+def __getattr__(name: str) -> Any:
+    """What other plugins may build on, imported when it is asked for: it needs torch."""
+    if name == "LoraConfig":
+        from .config import LoraConfig
+
+        return LoraConfig
+    if name == "LoraMethod":
+        from .method import LoraMethod
+
+        return LoraMethod
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adapterkit import LayerMethod, LowRank, Site, pattern_value
+from adapterkit import LayerMethod, LowRank, Site, Traits, pattern_value
 
 from .config import LoraConfig
 from .update import update
@@ -31,7 +31,8 @@ class LoraLayer(nn.Module):
         super().__init__()
         rank = pattern_value(config.rank_pattern, site.name, config.rank)
         alpha = pattern_value(config.alpha_pattern, site.name, config.alpha or 2.0 * config.rank)
-        self.scale = alpha / (math.sqrt(rank) if config.use_rslora else rank) * site.output_scale
+        self.scale = alpha / (math.sqrt(rank) if config.use_rslora else rank)
+        self.output_scale = site.output_scale
         self.dropout = config.dropout
         self.is_embedding = site.kind == "embedding"
         down, up = torch.empty(rank, site.in_features), torch.empty(site.out_features, rank)
@@ -52,7 +53,9 @@ class LoraLayer(nn.Module):
         """``y`` with the update added, in ``y``'s dtype."""
         down, up = self.factors()
         if self.is_embedding:
-            return y + functional.linear(functional.embedding(x, down.T) * self.scale, up).to(y.dtype)
+            return y + functional.linear(functional.embedding(x, down.T) * (self.scale * self.output_scale), up).to(
+                y.dtype
+            )
         return update(functional.dropout(x, self.dropout, self.training), y, down, up, self.scale)
 
     def lower(self) -> tuple[LowRank, ...]:
@@ -77,6 +80,7 @@ class LoraMethod(LayerMethod):
     config: type = LoraConfig
     layer: type[nn.Module] = LoraLayer
     summary: str = attrs.field(default="a low-rank update beside each chosen weight", kw_only=True)
+    traits: Traits = attrs.field(factory=lambda: Traits(effects=("LowRank",)), kw_only=True)
     defaults: Mapping[str, Any] = attrs.field(factory=lambda: {"learning_rate": 3e-4}, kw_only=True)
     peft_type: str = attrs.field(default="LORA", kw_only=True)
 

@@ -23,7 +23,8 @@ def rewrite(folder, change):
         raw = (folder / name).read_bytes() if (folder / name).exists() else b""
         values["files"][name] = {"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
     values["digests"]["config"] = sha256_of(values["config"])
-    content = {"base": values["base"]["fingerprint"], "config": values["config"], "method": values["method"]}
+    said = {name: value for name, value in values["config"].items() if value or type(value) in (int, float)}
+    content = {"base": values["base"]["fingerprint"], "config": said, "method": values["method"]}
     values["digest"] = sha256_of({**content, "tensors": values["digests"]["tensors"]})
     values["checksum"] = sha256_of({name: value for name, value in values.items() if name != "checksum"})
     path.write_text(json.dumps(values))

@@ -33,7 +33,7 @@ def test_a_fresh_adapter_changes_nothing(base, ids):
 
 def test_the_update_is_alpha_over_rank_times_b_times_a(llama):
     adapter = make_adapter(llama, rank=4, alpha=6.0, target_modules=["q_proj"])
-    site = llama.sites[1]
+    site = next(site for site in llama.sites if site.kind == "linear")
     x = torch.randn(3, site.in_features)
     down, up = adapter.tensors[f"{site.name}.lora_A.weight"], adapter.tensors[f"{site.name}.lora_B.weight"]
     with llama.using(adapter):
@@ -46,7 +46,9 @@ def test_all_linear_is_every_linear_layer_but_the_head(base):
     names = configured(base).target_modules
     assert "lm_head" not in names
     assert "wte" not in names
-    linears = {site.name.rpartition(".")[2] for site in base.sites if site.kind != "embedding" and not site.is_head}
+    linears = {
+        site.name.rpartition(".")[2] for site in base.sites if site.kind in ("linear", "conv1d") and not site.is_head
+    }
     assert set(names) == linears
 
 

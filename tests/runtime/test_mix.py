@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 
 from adapterkit import Base, SelectionError
-from adapterkit.runtime import actions
+from adapterkit.runtime import rows
 from adapterkit.testing import tiny_gpt2, tiny_llama
 from tests.support import make_adapter, state_digest
 
@@ -43,14 +43,14 @@ def test_each_row_of_a_mixed_batch_equals_its_solo_answer(base, adapters, ids):
 def test_both_ways_of_mixing_give_the_same(base, adapters, ids, monkeypatch):
     chosen = [adapters[0], None, adapters[1], adapters[2]]
     masked = base.logits(ids, adapter=chosen)
-    monkeypatch.setattr(actions, "MOST_MASKED_RANK", 0)
+    monkeypatch.setattr(rows, "MOST_MASKED_RANK", 0)
     by_rows = base.logits(ids, adapter=chosen)
     torch.testing.assert_close(masked, by_rows, **CLOSE)
 
 
 @pytest.mark.parametrize("most_masked_rank", [0, 512])
 def test_a_neighbour_that_overflows_does_not_reach_a_row(llama, ids, monkeypatch, most_masked_rank):
-    monkeypatch.setattr(actions, "MOST_MASKED_RANK", most_masked_rank)
+    monkeypatch.setattr(rows, "MOST_MASKED_RANK", most_masked_rank)
     good, wild = make_adapter(llama, seed=1, rank=4), make_adapter(llama, seed=2, rank=4, scale=1e30)
     alone = llama.logits(ids[:1], adapter=good)
     mixed = llama.logits(ids[:2], adapter=[good, wild])
@@ -145,7 +145,7 @@ def test_a_model_that_flattens_its_tokens_is_mixed_right(ids):
 
 def test_rows_that_cannot_be_told_apart_are_refused(llama):
     adapter = make_adapter(llama, rank=4)
-    site = llama.sites[1].module
+    site = next(site for site in llama.sites if site.kind == "linear").module
     with llama.using([adapter, None]), pytest.raises(SelectionError, match="whose cannot be told"):
         site(torch.randn(6, 32))
 

@@ -1,0 +1,123 @@
+"""From effects at a site to what acts there: moved to where the site computes, with whatever can be folded in folded in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from adapterkit.effects import Bias, Dense, LowRank, Rows, Scale, Tokens
+from adapterkit.errors import ArtifactError, PluginError
+from adapterkit.sites import INPUT
+
+from .actions import (
+    AddBias,
+    AddDense,
+    AddLowRank,
+    ChangeParameters,
+    ReplaceColumns,
+    ReplaceRows,
+    ScaleInput,
+    ScaleOutput,
+)
+from .tokens import InputAction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from adapterkit.effects import Effect
+    from adapterkit.sites import Site
+
+    from .actions import Action
+
+    Place = Callable[[Tensor], Tensor]
+
+__all__ = ["actions_for"]
+
+LAYERS = ("linear", "conv1d", "embedding")
+
+
+def actions_for(site: Site, effects: Sequence[Effect], device: torch.device, dtype: torch.dtype) -> list[Action]:
+    """One action for each effect, in order; the changed parameters of one module are one action.
+
+    Raises:
+        ArtifactError: A factor is infinite in ``dtype``, and would reach other rows too: zero times infinity is no number.
+        PluginError: An effect of a kind that cannot act at such a site.
+    """
+
+    def place(tensor: Tensor) -> Tensor:
+        placed = tensor.detach().to(device, dtype, copy=True)
+        if not torch.isfinite(placed).all():
+            raise ArtifactError(
+                f"the adapter's factors at {site.name!r}, with its scale, are too large for the base's {dtype}"
+            )
+        return placed
+
+    changed = [effect for effect in effects if isinstance(effect, Dense) and _is_inside(effect, site)]
+    actions = [_action(effect, site, place) for effect in effects if effect not in changed]
+    if changed:
+        actions.append(ChangeParameters(site.module, {one.parameter: place(one.delta) for one in changed}))
+    return actions
+
+
+def _is_inside(effect: Dense, site: Site) -> bool:
+    """Whether a changed parameter cannot be told apart from the module's own arithmetic."""
+    return site.kind == "module" or effect.parameter not in ("weight", "bias")
+
+
+def _action(effect: Effect, site: Site, place: Place) -> Action:
+    if isinstance(effect, Tokens) and site.name == INPUT:
+        table = place(effect.embeddings)
+        return InputAction(lambda: table)
+    make = _AT_LAYERS.get(type(effect)) if site.kind in LAYERS else None
+    if make is None or (isinstance(effect, Rows) and not (site.kind == "embedding" or site.is_head)):
+        raise PluginError(
+            f"the effect {type(effect).__name__} cannot act at {site.name!r}, which is a site of kind {site.kind!r}"
+        )
+    return make(effect, site, place)
+
+
+def _low_rank(effect: LowRank, site: Site, place: Place) -> Action:
+    return AddLowRank(place(effect.down), place(effect.up.float() * (effect.scale * site.output_scale)))
+
+
+def _dense(effect: Dense, site: Site, place: Place) -> Action:
+    if effect.parameter == "bias":
+        return AddBias(place(effect.delta))
+    return AddDense(_times(effect.delta, site.output_scale, place))
+
+
+def _bias(effect: Bias, site: Site, place: Place) -> Action:  # noqa: ARG001 - as the others
+    return AddBias(place(effect.vector))
+
+
+def _rows(effect: Rows, site: Site, place: Place) -> Action:
+    rows = _times(effect.rows, site.output_scale, place)
+    index = effect.index.to(rows.device)
+    return ReplaceRows(index, rows) if site.kind == "embedding" else ReplaceColumns(index, rows, _bias_of(site))
+
+
+def _scale(effect: Scale, site: Site, place: Place) -> Action:
+    if effect.side == "input":
+        return ScaleInput(place(effect.vector), site.module)
+    return ScaleOutput(place(effect.vector), None if effect.bias else _bias_of(site))
+
+
+def _times(tensor: Tensor, scale: float, place: Place) -> Tensor:
+    return place(tensor if scale == 1.0 else tensor.float() * scale)
+
+
+def _bias_of(site: Site) -> Tensor | None:
+    bias: Tensor | None = getattr(site.module, "bias", None)
+    return bias
+
+
+_AT_LAYERS: dict[type, Callable[..., Action]] = {
+    LowRank: _low_rank,
+    Dense: _dense,
+    Bias: _bias,
+    Scale: _scale,
+    Rows: _rows,
+}

@@ -1,0 +1,173 @@
+"""Batches whose rows follow different plans."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from adapterkit.errors import SelectionError
+from adapterkit.sites import INPUT
+
+from .actions import Action, AddLowRank, Plan, shrink
+from .tokens import InputAction, virtual_count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["MaskedLowRank", "RowAction", "RowPlan", "Rows", "row_plan"]
+
+MOST_MASKED_RANK = 512
+"""Beyond this total rank the adapters of a batch are computed one after another, each on its own rows: the stacked product's
+work grows with rows times total rank, most of it for ranks that are not a row's own."""
+
+
+@attrs.define(eq=False)
+class Rows:
+    """The rows of one batch, as the forward pass under way lays them out.
+
+    Attributes:
+        count: How many rows the caller gave.
+        batch: Sequences in the model's input: a multiple of ``count`` when each row has several beams; 0 before any forward.
+        tokens: Tokens in the model's input, padding included.
+    """
+
+    count: int
+    batch: int = 0
+    tokens: int = 0
+
+    def see(self, ids: Tensor) -> None:
+        """Note the model's input: ``(batch, sequence)`` token ids, or embeddings with one dimension more."""
+        self.batch, self.tokens = ids.shape[0], ids.shape[0] * ids.shape[1]
+
+    def block(self, y: Any) -> int:
+        """How many consecutive entries of ``y`` belong to one row: its beams, or its tokens where a model flattens them.
+
+        Raises:
+            SelectionError: It cannot be told; a layer that sees only some tokens, such as one expert of several.
+        """
+        first = y[0] if isinstance(y, tuple) else y
+        entries = first.shape[0]
+        known = (self.batch, self.tokens) if first.dim() == 2 else (self.batch,)
+        if entries not in known or entries % self.count:
+            raise SelectionError(
+                f"a batch of {self.count} rows with adapters of their own reached a layer as {tuple(first.shape)}: which entries "
+                "are whose cannot be told; give the batch one adapter, or run its rows in turn"
+            )
+        return int(entries // self.count)
+
+
+@attrs.frozen(eq=False)
+class RowAction:
+    """Another action for each group of rows, computed on those rows alone; rows in no group are the base alone."""
+
+    groups: tuple[tuple[Tensor, Action], ...]
+    rows: Rows
+
+    def __call__(self, x: Any, y: Any) -> Any:
+        """Each row with its own action."""
+        block = self.rows.block(y)
+        out = _each(torch.clone, y)
+        for numbers, action in self.groups:
+            index = _spread(numbers, block)
+            mine = action(_each(lambda one: one[index], x), _each(lambda one: one[index], y))  # noqa: B023 - called at once
+            for whole, part in zip(_parts(out), _parts(mine), strict=True):
+                whole[index] = part
+        return out
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _each(change: Any, value: Any) -> Any:
+    return tuple(map(change, value)) if isinstance(value, tuple) else change(value)
+
+
+@attrs.frozen(eq=False)
+class MaskedLowRank:
+    """Low-rank actions of different rows as one pair of products.
+
+    Every adapter's ``down`` is stacked into ``(total rank, in)`` and every ``up`` into ``(out, total rank)``; between the
+    two, a row keeps only the ranks that are its own. What is not its own is replaced by zero, not multiplied by it, so
+    that not even another adapter's infinity reaches a row.
+
+    Attributes:
+        stacked: All factors.
+        foreign: ``(rows, total rank)``, true where a rank is another row's.
+    """
+
+    stacked: AddLowRank
+    foreign: Tensor
+    rows: Rows
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Each row with its own ranks."""
+        block = self.rows.block(y)
+        foreign = self.foreign if block == 1 else self.foreign.repeat_interleave(block, dim=0)
+        low = shrink(x, self.stacked.down)
+        shape = (len(foreign),) + (1,) * (low.dim() - 2) + (foreign.shape[1],)
+        low = low.masked_fill(foreign.view(shape), 0.0)
+        return y + functional.linear(low, self.stacked.up).to(y.dtype)
+
+
+class RowPlan(dict[str, Action]):
+    """The plan of a batch whose rows follow different plans.
+
+    Attributes:
+        rows: How the forward pass under way lays the rows out.
+        virtual: For each row, the numbers of its virtual tokens in the table of all of them.
+    """
+
+    def __init__(self, actions: Mapping[str, Action], rows: Rows, virtual: Sequence[range]) -> None:
+        super().__init__(actions)
+        self.rows, self.virtual = rows, virtual
+
+
+def row_plan(plans: Sequence[Plan | None], device: torch.device) -> RowPlan:
+    """The plan of a batch whose row ``i`` follows ``plans[i]``; None is the base alone.
+
+    Sites where every action is low-rank are computed as one pair of products, while that is faster.
+    """
+    rows = Rows(len(plans))
+    distinct = {id(plan): plan for plan in plans if plan is not None}
+    numbers = {
+        key: torch.tensor([i for i, plan in enumerate(plans) if id(plan) == key], device=device) for key in distinct
+    }
+    actions: dict[str, Action] = {}
+    for site in {site for plan in distinct.values() for site in plan} - {INPUT}:
+        groups = tuple((numbers[key], plan[site]) for key, plan in distinct.items() if site in plan)
+        actions[site] = _stack(groups, rows) or RowAction(groups, rows)
+    virtual: dict[int, range] = {}
+    for key, plan in distinct.items():
+        start = sum(map(len, virtual.values()))
+        virtual[key] = range(start, start + virtual_count(plan))
+    inputs = [one for plan in distinct.values() if isinstance(one := plan.get(INPUT), InputAction)]
+    if inputs:
+        actions[INPUT] = InputAction.joined(inputs)
+    return RowPlan(actions, rows, [virtual.get(id(plan), range(0)) for plan in plans])
+
+
+def _stack(groups: Sequence[tuple[Tensor, Action]], rows: Rows) -> MaskedLowRank | None:
+    """The groups as one action; None unless all are low-rank and few enough."""
+    mine = [(numbers, action) for numbers, action in groups if isinstance(action, AddLowRank)]
+    total = sum(action.rank for _, action in mine)
+    if len(mine) < len(groups) or total > MOST_MASKED_RANK:
+        return None
+    foreign = torch.ones(rows.count, total, dtype=torch.bool, device=mine[0][1].down.device)
+    start = 0
+    for numbers, action in mine:
+        foreign[numbers, start : start + action.rank] = False
+        start += action.rank
+    down = torch.cat([action.down for _, action in mine])
+    up = torch.cat([action.up for _, action in mine], dim=1)
+    return MaskedLowRank(AddLowRank(down, up), foreign, rows)
+
+
+def _spread(rows: Tensor, block: int) -> Tensor:
+    if block == 1:
+        return rows
+    return (rows[:, None] * block + torch.arange(block, device=rows.device)).reshape(-1)
