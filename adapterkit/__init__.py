@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         UnknownNameError,
     )
     from .hooks import hookimpl
-    from .methods import LayerMethod
+    from .methods import LayerConfig, LayerMethod
     from .registry import Registry
     from .runtime.actions import rerun
     from .sites import INPUT, Site, match, pattern_value, shorten, targeted
@@ -70,6 +70,7 @@ _HOMES = {
     "Forward": "contracts",
     "hookimpl": "hooks",
     "INPUT": "sites",
+    "LayerConfig": "methods",
     "LayerMethod": "methods",
     "Loss": "contracts",
     "LowRank": "effects",
@@ -116,6 +117,7 @@ __all__ = [
     "Dense",
     "Example",
     "Forward",
+    "LayerConfig",
     "LayerMethod",
     "Loss",
     "LowRank",

@@ -14,6 +14,7 @@ import torch
 from .adapter import Adapter
 from .artifact.fit import check_base, check_tensors
 from .artifact.manifest import BaseReference
+from .baking import bake
 from .data.batching import prepend
 from .errors import ArtifactError, BaseLoadError, ConfigError, SelectionError, TargetError
 from .fingerprint import fingerprint
@@ -32,6 +33,7 @@ from .twins import Twins
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -132,6 +134,11 @@ class Base:
         if self._loaded.tokenizer is None:
             raise SelectionError("this base has no tokenizer; give one: Base(model, tokenizer=...)")
         return self._loaded.tokenizer
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is one."""
+        return self._loaded.tokenizer is not None
 
     @once
     def sites(self) -> tuple[Site, ...]:
@@ -316,6 +323,19 @@ class Base:
             A mapping of scores (``["accuracy"]``, ``["perplexity"]``, …), whose ``base`` holds the base's.
         """
         return evaluate(self, data, adapter=self._choice(adapter), **options)
+
+    def bake(self, adapter: Adapter, folder: str | os.PathLike[str]) -> Path:
+        """Write this base with ``adapter`` added to its weights: a transformers folder of its own, tokenizer and all.
+
+        The sums are computed in float32 and cast once to the base's dtype.
+
+        Returns:
+            The folder.
+
+        Raises:
+            SelectionError: The folder is not empty, the base is quantized, or the adapter is more than changes of weights.
+        """
+        return bake(self, adapter, folder)
 
     # -- answers ------------------------------------------------------------------------------------------------------
 

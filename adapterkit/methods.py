@@ -10,14 +10,22 @@ from .contracts import Method
 from .sites import shorten, targeted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
     from .effects import Effects
     from .sites import Site
 
-__all__ = ["LayerMethod"]
+__all__ = ["LayerConfig", "LayerMethod"]
+
+
+@attrs.frozen(kw_only=True)
+class LayerConfig:
+    """Which layers a method acts on: the configuration of a method with no other option, and what those of others inherit."""
+
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """`all-linear` (all but the head), names of layers, or a regular expression for whole names."""
 
 
 @attrs.frozen(eq=False)
@@ -30,7 +38,7 @@ class LayerMethod(Method):
     ``target_modules``: ``"all-linear"``, names, or a regular expression.
     """
 
-    layer: type[nn.Module]
+    layer: Callable[[Site, Any], nn.Module]
     kinds: ClassVar[tuple[str, ...]] = ("linear", "conv1d", "embedding")
     """The kinds of sites that ``target_modules`` choose from."""
 
@@ -45,7 +53,7 @@ class LayerMethod(Method):
 
     def lower(self, layers: Mapping[str, nn.Module]) -> Effects | None:
         """What each layer's own ``lower()`` says; None when the layers have none."""
-        if not hasattr(self.layer, "lower"):
+        if not all(hasattr(layer, "lower") for layer in layers.values()):
             return None
         return {name: cast("Any", layer).lower() for name, layer in layers.items()}
 

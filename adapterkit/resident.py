@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from .runtime import Action, Plan
     from .sites import Site
 
-__all__ = ["Resident", "build_layers", "expected_tensors", "flatten", "make_resident", "plan_of_layers"]
+__all__ = [
+    "Resident",
+    "build_layers",
+    "expected_tensors",
+    "flatten",
+    "load_layers",
+    "lower",
+    "make_resident",
+    "plan_of_layers",
+]
 
 
 @attrs.frozen(eq=False)
@@ -77,22 +86,38 @@ def make_resident(
     registry: Registry, method: Method, adapter: Adapter, sites: Sequence[Site], model: nn.Module
 ) -> Resident:
     """Put an adapter that was checked to fit where the base is, ready to act."""
+    layers = load_layers(registry, method, adapter, sites)
+    places = {site.name: _place(site, model) for site in sites if site.name in layers}
+    for site, layer in layers.items():
+        layer.to(places[site][0])
+    effects = lower(registry, method, layers)
+    if effects is None:
+        return Resident(adapter, plan_of_layers(method.name, layers))
+    by_name = {site.name: site for site in sites}
+    actions = {name: actions_for(by_name[name], here, *places[name]) for name, here in effects.items()}
+    return Resident(adapter, uniform_plan(actions))
+
+
+def load_layers(registry: Registry, method: Method, adapter: Adapter, sites: Sequence[Site]) -> nn.ModuleDict:
+    """The layers of an adapter, with its own tensors, which are not copied."""
     with torch.device("meta"):
         layers = build_layers(registry, method, adapter.config, sites)
     for site, layer in layers.items():
         mine = {name: adapter.tensors[f"{site}.{name}"] for name in layer.state_dict()}
         layer.load_state_dict(mine, assign=True)
-    layers.requires_grad_(requires_grad=False).eval()
-    places = {site.name: _place(site, model) for site in sites if site.name in layers}
-    for site, layer in layers.items():
-        layer.to(places[site][0])
+    return layers.requires_grad_(requires_grad=False).eval()
+
+
+def lower(registry: Registry, method: Method, layers: nn.ModuleDict) -> Effects | None:
+    """What the method says that its layers do, held to its traits.
+
+    Raises:
+        PluginError: An effect where nothing was trained, or of a kind that the method does not promise.
+    """
     effects: Effects | None = registry.call("lower", method, layers=dict(layers.items()))
-    if effects is None:
-        return Resident(adapter, plan_of_layers(method.name, layers))
-    _check_effects(method, effects, layers)
-    by_name = {site.name: site for site in sites}
-    actions = {name: actions_for(by_name[name], here, *places[name]) for name, here in effects.items()}
-    return Resident(adapter, uniform_plan(actions))
+    if effects is not None:
+        _check_effects(method, effects, layers)
+    return effects
 
 
 def plan_of_layers(method: str, layers: nn.ModuleDict) -> Plan:
@@ -105,7 +130,6 @@ def _act(method: str, site: str, layer: Any) -> Action:
 
 
 def _check_effects(method: Method, effects: Effects, layers: nn.ModuleDict) -> None:
-    """Refuse effects where nothing was trained, and effects of kinds that the method does not promise."""
     strange = sorted(set(effects) - set(layers))
     if strange:
         raise PluginError(f"method {method.name!r} lowers to an effect at {strange[0]!r}, where it has no layer")

@@ -141,7 +141,9 @@ def dequantize(module: Any) -> Tensor:
 
 
 def targeted(config: Any, sites: Sequence[Site], *, strict: bool = True) -> tuple[Site, ...]:
-    """The sites that a configuration's ``target_modules`` (and ``exclude_modules``, where it has them) choose.
+    """The sites that a configuration's ``target_modules`` choose.
+
+    Where it has ``exclude_modules``, ``layers_to_transform`` and ``layers_pattern``, they choose among these as PEFT's do.
 
     Args:
         config: A method's configuration.
@@ -157,9 +159,33 @@ def targeted(config: Any, sites: Sequence[Site], *, strict: bool = True) -> tupl
     if excluded:
         without = {site.name for site in match(excluded, sites, strict=strict)}
         chosen = tuple(site for site in chosen if site.name not in without)
+    chosen = _in_layers(config, chosen, strict=strict)
     if not chosen:
         raise TargetError("target module", str(config.target_modules), _last_names(sites))
     return chosen
+
+
+def _in_layers(config: Any, chosen: tuple[Site, ...], *, strict: bool) -> tuple[Site, ...]:
+    """Those in the layers that ``layers_to_transform`` numbers; a whole name is taken at its word, as PEFT does."""
+    wanted = getattr(config, "layers_to_transform", None)
+    if wanted is None or wanted == ():
+        return chosen
+    numbers = (wanted,) if isinstance(wanted, int) else wanted
+    named = getattr(config, "layers_pattern", None) or ()
+    patterns = (named,) if isinstance(named, str) else named
+    number_of = {site.name: _layer_number(site.name, patterns) for site in chosen}
+    for number in numbers if strict else ():
+        if number not in number_of.values():
+            raise TargetError("layer", str(number), {str(one) for one in number_of.values() if one is not None})
+    whole = set() if isinstance(config.target_modules, str) else set(config.target_modules)
+    return tuple(site for site in chosen if site.name in whole or number_of[site.name] in numbers)
+
+
+def _layer_number(name: str, patterns: Sequence[str]) -> int | None:
+    """The first number in a name that stands behind a list of layers; None where there is none."""
+    expressions = [rf"(?:.*?\.)?(?:{one})\.(?P<number>\d+)\..*" for one in patterns]
+    found = (_fitted(one, name) for one in expressions or [r".*?\.[^.]*\.(?P<number>\d+)\..*"])
+    return next((int(one["number"]) for one in found if one), None)
 
 
 def match(targets: str | Sequence[str], sites: Sequence[Site], *, strict: bool = True) -> tuple[Site, ...]:
@@ -224,8 +250,13 @@ def _ends_like(name: str, plain: str) -> bool:
 
 
 def _fits(pattern: str, name: str, seconds: float = PATTERN_SECONDS) -> bool:
+    return _fitted(pattern, name, seconds) is not None
+
+
+def _fitted(pattern: str, name: str, seconds: float = PATTERN_SECONDS) -> Any:
+    """The match of a pattern with a whole name; None where it does not fit."""
     try:
-        return regex.fullmatch(pattern, name, timeout=max(seconds, 1e-6)) is not None
+        return regex.fullmatch(pattern, name, timeout=max(seconds, 1e-6))
     except (regex.error, TimeoutError) as error:
         raise ConfigError(
             "target modules do not fit", [f"pattern {pattern[:200]!r}: {error or 'takes too long'}"]

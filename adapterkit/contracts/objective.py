@@ -53,6 +53,12 @@ class Forward(Protocol):
     def __call__(self, batch: Mapping[str, Tensor], positions: Tensor | None = None) -> Tensor:
         """Logits for ``batch``: ``(batch, sequence, vocabulary)``, or ``(n, vocabulary)`` at the n true ``positions``."""
 
+    def token_losses(self, batch: Mapping[str, Tensor], positions: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy, ``(n,)`` in float32, of the token ids ``targets`` at the n true ``positions``.
+
+        The same as of the logits, which are never all there at once where they would be large.
+        """
+
 
 class Loss(NamedTuple):
     """The sum of the losses of so many trained ``tokens``: the trainer divides, over the whole accumulated batch."""

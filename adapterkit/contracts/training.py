@@ -52,12 +52,18 @@ class TrainOptions:
     """Compute in bfloat16 under autocast; the adapter itself stays in float32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    activation_offload: bool = False
+    """Keep what `gradient_checkpointing` recomputes from in the host's memory: less still, for long rows on an accelerator."""
     eval_steps: int | None = attrs.field(default=None, validator=optional(ge(1)))
     """Evaluate on ``eval_data`` every so many steps, besides at the end."""
     logging_steps: int = attrs.field(default=10, validator=ge(1))
     """Log every so many steps."""
     seed: int = attrs.field(default=42, validator=and_(ge(0), lt(2**63)))
     """Governs the adapter's initialisation, the order of the rows and dropout."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.activation_offload and not self.gradient_checkpointing:
+            raise ValueError("activation_offload: needs gradient_checkpointing=True; without it, nothing is recomputed")
 
 
 @attrs.frozen(kw_only=True)

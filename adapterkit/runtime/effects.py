@@ -80,7 +80,7 @@ def _action(effect: Effect, site: Site, place: Place) -> Action:
 
 
 def _low_rank(effect: LowRank, site: Site, place: Place) -> Action:
-    return AddLowRank(place(effect.down), place(effect.up.float() * (effect.scale * site.output_scale)))
+    return AddLowRank(place(effect.down), _times(effect.up, effect.scale * site.output_scale, place))
 
 
 def _dense(effect: Dense, site: Site, place: Place) -> Action:
@@ -106,7 +106,7 @@ def _scale(effect: Scale, site: Site, place: Place) -> Action:
 
 
 def _times(tensor: Tensor, scale: float, place: Place) -> Tensor:
-    return place(tensor if scale == 1.0 else tensor.float() * scale)
+    return place(tensor if scale == 1.0 else tensor.to(torch.promote_types(tensor.dtype, torch.float32)) * scale)
 
 
 def _bias_of(site: Site) -> Tensor | None:

@@ -13,6 +13,7 @@ from adapterkit.data.packing import pack
 from adapterkit.data.padding import pad_id
 
 from .forward import BaseForward
+from .head import MOST_LOGITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,18 +62,30 @@ def keeps_rows_apart(
     tried = sorted(examples[:64], key=lambda one: -len(one.input_ids))[-2:]  # longer first, as they are packed
     try:
         with torch.no_grad(), base.using(None):
-            together = _logits(base, packed(tried, sequences=1))
-            alone = [_logits(base, padded([one])) for one in tried]
+            looked_at = [_places(len(one.input_ids), _most_places(base) // len(tried)) for one in tried]
+            together = _logits(base, packed(tried, sequences=1), torch.cat(looked_at))
+            alone = [_logits(base, padded([one]), places) for one, places in zip(tried, looked_at, strict=True)]
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         return f"the model refuses the mask ({type(error).__name__}: {str(error).splitlines()[0]})"
     return _compare(together, alone, tolerance)
 
 
-def _logits(base: Base, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    return BaseForward(base.model)(batch).float()
+def _most_places(base: Base) -> int:
+    return MOST_LOGITS // int(base.model.config.get_text_config().vocab_size)
+
+
+def _places(length: int, most: int) -> torch.Tensor:
+    """Where a row is looked at: everywhere, or at its ends, where its neighbours are and where all of it has been seen."""
+    places = torch.ones(length, dtype=torch.bool)
+    places[max(1, most // 2) : -max(1, most // 2)] = False
+    return places
+
+
+def _logits(base: Base, batch: dict[str, torch.Tensor], places: torch.Tensor) -> torch.Tensor:
+    return BaseForward(base.model)(batch, places.to(base.device)[None]).float()
 
 
 def _compare(together: torch.Tensor, alone: Sequence[torch.Tensor], tolerance: float) -> str:
-    expected = torch.cat([logits[0] for logits in alone])
-    error = float(((together[0] - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
+    expected = torch.cat(list(alone))
+    error = float(((together - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
     return "" if error <= tolerance else f"a row is answered otherwise beside another one (by {error:.1%})"

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-from contextvars import ContextVar
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import noop_context_fn
 
 from adapterkit.resident import plan_of_layers
 from adapterkit.runtime import virtual_count
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+from .head import HeadInParts, head_at
+from .offload import offloading
 
-    from adapterkit.contracts import Loss, Objective
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from adapterkit.contracts import Loss, Objective, TrainOptions
     from adapterkit.runtime import Runtime
 
 __all__ = ["AdapterInTraining", "BaseForward", "recomputing"]
-
-POSITIONS: ContextVar[Tensor | None] = ContextVar("adapterkit_positions", default=None)
-"""Where this thread or task wants logits."""
 
 
 class BaseForward:
     """The base as an objective sees it: from a batch to logits, with whatever adapter is in force."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, contexts: Callable[[], tuple[Any, Any]] = noop_context_fn) -> None:
         self._model = model
+        self._head = HeadInParts(model, contexts)
 
     def __call__(self, batch: Mapping[str, Tensor], positions: Tensor | None = None) -> Tensor:
         """Logits of the batch; at ``positions`` alone where given, so that the head works for trained tokens only.
@@ -39,9 +42,17 @@ class BaseForward:
         packed = {}
         if "segment_mask" in batch:
             packed = {"attention_mask": batch["segment_mask"], "position_ids": batch["position_ids"]}
-        with _head_at(self._model, positions):
+        with head_at(self._model, positions):
             logits: Tensor = self._model(input_ids=batch["input_ids"], use_cache=False, **packed).logits
         return logits
+
+    def token_losses(self, batch: Mapping[str, Tensor], positions: Tensor, targets: Tensor) -> Tensor:
+        """The cross-entropy of ``targets`` at ``positions``; see :class:`adapterkit.Forward`."""
+        if self._head.wants(len(targets)):
+            losses = self._head.losses(functools.partial(self, batch), positions, targets)
+            if losses is not None:
+                return losses
+        return functional.cross_entropy(self(batch, positions).float(), targets, reduction="none")
 
 
 class AdapterInTraining(nn.Module):
@@ -58,17 +69,19 @@ class AdapterInTraining(nn.Module):
         layers: nn.ModuleDict,
         runtime: Runtime,
         objective: Objective,
-        *,
-        bf16: bool = False,
+        options: TrainOptions,
     ) -> None:
         super().__init__()
         self.layers = layers
         self._plan = plan_of_layers(method, layers)
         self._known = model.get_input_embeddings().num_embeddings
-        self._forward = BaseForward(model)
+        self._forward = BaseForward(model, runtime.checkpoint_contexts)
         self._runtime = runtime
         self._objective = objective
-        self._bf16 = bf16
+        self._bf16 = options.bf16
+        self._weights = (
+            [*model.parameters(), *model.buffers(), *layers.parameters()] if options.activation_offload else None
+        )
 
     def virtual_tokens(self) -> list[int]:
         """The ids of the virtual tokens that go before each row."""
@@ -80,28 +93,9 @@ class AdapterInTraining(nn.Module):
         with (
             self._runtime.override(self._plan),
             torch.autocast(device, torch.bfloat16, enabled=self._bf16),
+            contextlib.nullcontext() if self._weights is None else offloading(self._weights),
         ):
             return self._objective.loss(self._forward, batch)
-
-
-@contextlib.contextmanager
-def _head_at(model: Any, positions: Tensor | None) -> Iterator[None]:
-    """Within this block, the head gets the hidden states at ``positions`` only: ``(batch, sequence)`` of booleans."""
-    if positions is None:
-        yield
-        return
-
-    def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:  # noqa: ARG001
-        # the head is shared: a forward of another thread or task passes by untouched
-        return (inputs[0][positions],) if POSITIONS.get() is positions else None
-
-    token = POSITIONS.set(positions)
-    handle = model.get_output_embeddings().register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        handle.remove()
-        POSITIONS.reset(token)
 
 
 @contextlib.contextmanager

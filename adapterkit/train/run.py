@@ -75,7 +75,7 @@ def train(
         base.registry.call(
             "initialize", chosen, config=config, layers=dict(layers.items()), base=base, examples=rows.examples
         )
-        module = AdapterInTraining(base.model, method, layers, base.runtime, goal, bf16=run_options.bf16)
+        module = AdapterInTraining(base.model, method, layers, base.runtime, goal, run_options)
         if not any(parameter.requires_grad for parameter in module.parameters()):
             raise TrainingError(f"method {method!r} with these options has nothing to train")
         run = Run(method=method, config=to_dict(config), options=run_options, output=folder)

@@ -13,20 +13,25 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-__all__ = ["formula", "update"]
+__all__ = ["formula", "low_rank", "update"]
+
+
+def low_rank(x: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    """``scale * up(down(x))`` in the dtype of ``x``, or of ``up`` where ``x`` holds token ids."""
+    low = functional.linear(x, down.to(x.dtype)) if x.is_floating_point() else functional.embedding(x, down.T)
+    return functional.linear(low * scale, up.to(low.dtype))
 
 
 def formula(x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """``y + scale * up(down(x))`` in the dtype of ``x``, for any mixture of dtypes."""
-    low = functional.linear(x, down.to(x.dtype)) * scale
-    return y + functional.linear(low, up.to(low.dtype)).to(y.dtype)
+    """``y + scale * up(down(x))`` in the dtype of ``y``, for any mixture of dtypes."""
+    return y + low_rank(x, down, up, scale).to(y.dtype)
 
 
 def update(x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
     """The same as :func:`formula`, faster where there is one dtype and a gradient to compute.
 
     Args:
-        x: ``(..., in_features)``.
+        x: ``(..., in_features)``, or token ids.
         y: ``(..., out_features)``.
         down: ``(rank, in_features)``.
         up: ``(out_features, rank)``.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch.nn import functional
 
 from adapterkit import Loss
@@ -23,8 +22,7 @@ NOT_TRAINED = -100
 
 def sft_loss(forward: Forward, batch: Mapping[str, Tensor]) -> Loss:
     """The summed negative log-likelihood of the trained tokens, computed where there are any and nowhere else."""
-    labels = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=NOT_TRAINED)
+    labels = functional.pad(batch["labels"][:, 1:], (0, 1), value=NOT_TRAINED)
     positions = labels != NOT_TRAINED
-    logits = forward(batch, positions)
-    total = functional.cross_entropy(logits.float(), labels[positions], reduction="sum")
-    return Loss(total, positions.sum())
+    losses = forward.token_losses(batch, positions, labels[positions])
+    return Loss(losses.sum(), positions.sum())

@@ -1,0 +1,143 @@
+"""The head, which makes logits of hidden states: at some positions only, and in parts where all logits at once would be large."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Contexts = Callable[[], tuple[Any, Any]]
+
+__all__ = ["MOST_LOGITS", "HeadInParts", "head_at"]
+
+logger = logging.getLogger("adapterkit")
+
+POSITIONS: ContextVar[Tensor | None] = ContextVar("adapterkit_positions", default=None)
+"""Where this thread or task wants logits."""
+MOST_LOGITS = 2**25
+"""So many logits are computed at once. In float32, and again as log-probabilities and as gradients, they take half a GiB; below
+that nothing is won by parts, and what is computed twice for them is lost."""
+PART = 2**24
+"""How many logits a part has: 130 tokens of a vocabulary of 128,256 still fill a product of matrices."""
+TRIED = 4
+"""At how many positions it is tried whether the head's output is the model's."""
+
+
+@contextlib.contextmanager
+def head_at(model: Any, positions: Tensor | None) -> Iterator[None]:
+    """Within this block, the head gets the hidden states at ``positions`` only: ``(batch, sequence)`` of booleans."""
+    if positions is None:
+        yield
+        return
+    with _at_head(model, positions, lambda hidden: hidden[positions]):
+        yield
+
+
+@contextlib.contextmanager
+def _at_head(
+    model: Any,
+    positions: Tensor,
+    before: Callable[[Tensor], Tensor],
+    after: Callable[[Tensor], None] = lambda _: None,
+) -> Iterator[None]:
+    """Within this block, the head works on ``before(its input)``, and ``after`` is given its output."""
+
+    # the head is shared: a forward of another thread or task passes by untouched
+    def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:  # noqa: ARG001
+        return (before(inputs[0]),) if POSITIONS.get() is positions else None
+
+    def take(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001
+        if POSITIONS.get() is positions:
+            after(output)
+
+    head, token = model.get_output_embeddings(), POSITIONS.set(positions)
+    handles = [head.register_forward_pre_hook(select), head.register_forward_hook(take)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        POSITIONS.reset(token)
+
+
+@attrs.define(eq=False)
+class _Seen:
+    """What went into the head, ``(n, hidden_size)``, and what it made of the first of it."""
+
+    hidden: Tensor | None = None
+    output: Tensor | None = None
+
+
+class HeadInParts:
+    """Losses of tokens, of which a part has its logits at a time; the backward pass computes them again.
+
+    That holds for a model whose logits are what its head returns. Some cap or scale them afterwards (Gemma 2, Granite,
+    Cohere): whether this one does is tried in the first batch, not assumed.
+
+    Args:
+        model: The transformers model.
+        contexts: What :func:`torch.utils.checkpoint.checkpoint` takes as ``context_fn``.
+    """
+
+    def __init__(self, model: Any, contexts: Contexts) -> None:
+        self._model, self._contexts = model, contexts
+        self._vocabulary: int = model.config.get_text_config().vocab_size
+        self._fits: bool | None = None
+
+    def wants(self, tokens: int) -> bool:
+        """Whether so many tokens are worth parts."""
+        return self._fits is not False and tokens * self._vocabulary > MOST_LOGITS
+
+    def losses(self, forward: Callable[[], Tensor], positions: Tensor, targets: Tensor) -> Tensor | None:
+        """The cross-entropy of ``targets`` at ``positions`` in the pass ``forward``; None where this model needs all logits."""
+        seen = _Seen()
+
+        def before(hidden: Tensor) -> Tensor:
+            seen.hidden = hidden[positions]
+            return seen.hidden[:TRIED]
+
+        def after(output: Tensor) -> None:
+            seen.output = output
+
+        with _at_head(self._model, positions, before, after):
+            logits = forward()
+        if self._fits is None:
+            self._fits = _same(logits, seen.output)
+            if not self._fits:
+                logger.warning(
+                    "this model changes its logits after its head: %.1f GiB of them are computed at once",
+                    len(targets) * self._vocabulary * 4 / 2**30,
+                )
+        return self._in_parts(seen.hidden, targets) if self._fits and seen.hidden is not None else None
+
+    def _in_parts(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        size = max(1, PART // self._vocabulary)
+        return torch.cat(
+            [self._part(*pair) for pair in zip(torch.split(hidden, size), torch.split(targets, size), strict=True)]
+        )
+
+    def _part(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return self._logits_and_losses(hidden, targets)
+        losses: Tensor = checkpoint(
+            self._logits_and_losses, hidden, targets, use_reentrant=False, context_fn=self._contexts
+        )
+        return losses
+
+    def _logits_and_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        logits = self._model.get_output_embeddings()(hidden)
+        return functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def _same(logits: Tensor, output: Tensor | None) -> bool:
+    return output is not None and logits.shape == output.shape and torch.equal(logits, output.to(logits.dtype))
