@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from .methods import LayerConfig, LayerMethod
     from .registry import Registry
     from .runtime.actions import rerun
-    from .sites import INPUT, Site, match, pattern_value, shorten, targeted
+    from .sites import INPUT, SHARED, Site, match, pattern_value, shorten, targeted
 
 __version__ = "0.1.0"
 
@@ -88,6 +88,7 @@ _HOMES = {
     "Run": "contracts",
     "Scale": "effects",
     "SelectionError": "errors",
+    "SHARED": "sites",
     "shorten": "sites",
     "Site": "sites",
     "targeted": "sites",
@@ -102,6 +103,7 @@ _HOMES = {
 
 __all__ = [
     "INPUT",
+    "SHARED",
     "Adapter",
     "AdapterkitError",
     "ArtifactError",

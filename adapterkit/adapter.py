@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from .artifact.copies import BaseCopy
+
 __all__ = ["Adapter"]
 
 
@@ -39,12 +41,14 @@ class Adapter:
         config: The method's configuration, resolved: it says which sites the adapter acts on.
         tensors: What was trained, on the CPU, by ``"<site>.<name in the layer>"``.
         manifest: Where it comes from, and how it scored.
+        copies: What its file held of the base's own weights, by their names there: no part of the adapter, and never loaded.
     """
 
     method: str
     config: Any
     tensors: Mapping[str, Tensor] = attrs.field(converter=_frozen_cpu)
     manifest: Manifest = attrs.field(factory=Manifest)
+    copies: Mapping[str, BaseCopy] = attrs.field(factory=dict)
 
     @functools.cached_property
     def digest(self) -> str:

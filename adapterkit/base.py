@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 import torch
 
 from .adapter import Adapter
+from .artifact.copies import check_copies
 from .artifact.fit import check_base, check_tensors
 from .artifact.manifest import BaseReference
 from .baking import bake
@@ -263,6 +264,7 @@ class Base:
             check_base(adapter.manifest, self.reference.fingerprint)
             method = self.registry.method(adapter.method)
             self.check_method(method)
+            check_copies(adapter.copies, dict(self._loaded.model.named_parameters(remove_duplicate=False)))
             check_tensors(adapter.tensors, self._expected(method, adapter.config))
             resident = make_resident(self.registry, method, adapter, self.sites, self._loaded.model)
             _ = self.runtime

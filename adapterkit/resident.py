@@ -11,7 +11,7 @@ from torch import nn
 from .errors import PluginError, SelectionError
 from .runtime import InputAction, actions_for, uniform_plan
 from .runtime.actions import LayerAction
-from .sites import INPUT
+from .sites import INPUT, SHARED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ class Resident:
 def build_layers(registry: Registry, method: Method, config: Any, sites: Sequence[Site]) -> nn.ModuleDict:
     """The method's layers by site name, checked to be at sites of this base."""
     layers: Mapping[str, nn.Module] = registry.call("build", method, config=config, sites=sites)
-    unknown = sorted(set(layers) - {site.name for site in sites})
+    unknown = sorted(set(layers) - {site.name for site in sites} - {SHARED})
     if unknown:
         raise SelectionError(f"method {method.name!r} built a layer at {unknown[0]!r}, which is no site of this base")
     made = _Layers(layers)
@@ -89,7 +89,7 @@ def make_resident(
     layers = load_layers(registry, method, adapter, sites)
     places = {site.name: _place(site, model) for site in sites if site.name in layers}
     for site, layer in layers.items():
-        layer.to(places[site][0])
+        layer.to(places[site][0] if site in places else model.device)
     effects = lower(registry, method, layers)
     if effects is None:
         return Resident(adapter, plan_of_layers(method.name, layers))
@@ -122,7 +122,7 @@ def lower(registry: Registry, method: Method, layers: nn.ModuleDict) -> Effects 
 
 def plan_of_layers(method: str, layers: nn.ModuleDict) -> Plan:
     """The plan of layers that act themselves, as they do while they are trained."""
-    return {name: _act(method, name, layer) for name, layer in layers.items()}
+    return {name: _act(method, name, layer) for name, layer in layers.items() if name != SHARED}
 
 
 def _act(method: str, site: str, layer: Any) -> Action:

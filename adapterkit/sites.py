@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["ALL_LINEAR", "INPUT", "Site", "find_sites", "match", "pattern_value", "shorten", "targeted"]
+__all__ = ["ALL_LINEAR", "INPUT", "SHARED", "Site", "find_sites", "match", "pattern_value", "shorten", "targeted"]
 
 ALL_LINEAR = "all-linear"
 INPUT = "input"
 """The name of the site before the first layer: the sequence of embeddings itself."""
+SHARED = "shared"
+"""No site: where an adapter keeps what its layers share, such as VeRA's two matrices for all of them."""
 LINEAR = ("linear", "conv1d")
 PATTERN_SECONDS = 0.25
 """How long the regular expressions of a configuration may take on one name: patterns come from files of strangers."""

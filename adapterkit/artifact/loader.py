@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from adapterkit.config import canonical_json, from_dict, to_dict
 from adapterkit.errors import ArtifactError, ConfigError, UnknownNameError
 
+from .copies import BaseCopy, set_apart
 from .files import find_folder, has, read_bytes
 from .layout import MANIFEST, MOST_JSON_BYTES, MOST_WEIGHT_BYTES, PEFT_CONFIG, WEIGHTS
 from .manifest import Manifest, tensors_digest
 from .peft_form import base_named, check_agreement, config_from_peft, method_of
 from .record import FileRecord, Record, from_values
 from .strict_json import parse_object
-from .tensors import Weights, check_tensors, read_weights
+from .tensors import check_tensors, read_weights
 
 if TYPE_CHECKING:
     import os
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["read_artifact"]
 
-Artifact = tuple[str, Any, dict[str, "Tensor"], Manifest]
+Artifact = tuple[str, Any, dict[str, "Tensor"], Manifest, dict[str, BaseCopy]]
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.ckpt", "adapter_model.pkl")
 
 
 def read_artifact(
     folder: str | os.PathLike[str], registry: Registry, *, max_bytes: int = MOST_WEIGHT_BYTES
-) -> tuple[str, Any, dict[str, Tensor], Manifest]:
+) -> Artifact:
     """Read a folder that adapterkit or PEFT wrote, with everything checked that can be without the base.
 
     Three files are ever opened, each once: the manifest, PEFT's configuration and the weights. Whether the tensors are
@@ -45,7 +46,8 @@ def read_artifact(
         max_bytes: Larger weights are refused before memory is taken for them.
 
     Returns:
-        The method's name, its configuration, the tensors by ``"<site>.<name in the layer>"``, and the manifest.
+        The method's name, its configuration, the tensors by ``"<site>.<name in the layer>"``, the manifest, and what the file
+        holds of the base's own weights, by their names there.
 
     Raises:
         ArtifactError: The folder is refused; the message says which file and why.
@@ -82,10 +84,10 @@ def _read_ours(root: Path, registry: Registry, max_bytes: int) -> Artifact:
         check_agreement(parse_object(data, PEFT_CONFIG), method, config, record.manifest.base)
     weights = read_weights(root, max_bytes)
     _check_file(record, WEIGHTS, weights.sha256, weights.size)
-    tensors = _named(method, config, weights)
+    tensors = _named(method, config, weights.tensors)
     if tensors_digest(tensors) != record.tensors:
         raise ArtifactError(f"{WEIGHTS}: the tensors are not those that the digest in {MANIFEST} was taken of")
-    return method.name, config, tensors, record.manifest
+    return method.name, config, tensors, record.manifest, {}
 
 
 def _method(record: Record, registry: Registry) -> Method:
@@ -107,10 +109,10 @@ def _config(record: Record, method: Method) -> Any:
     return config
 
 
-def _named(method: Method, config: Any, weights: Weights) -> dict[str, Tensor]:
+def _named(method: Method, config: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors as they are called inside the adapter."""
     try:
-        tensors = method.from_file(config, weights.tensors)
+        tensors = method.from_file(config, stored)
         check_tensors(tensors)
     except (ValueError, LookupError) as error:
         raise ArtifactError(f"{WEIGHTS}: {error}") from None
@@ -126,8 +128,9 @@ def _read_peft(root: Path, registry: Registry, max_bytes: int) -> Artifact:
     values = parse_object(read_bytes(root, PEFT_CONFIG, MOST_JSON_BYTES), PEFT_CONFIG)
     method = method_of(values, registry)
     config = config_from_peft(method, values)
-    tensors = _named(method, config, read_weights(root, max_bytes))
-    return method.name, config, tensors, Manifest(base=base_named(values), versions=_versions(values))
+    own, copies = set_apart(read_weights(root, max_bytes).tensors)
+    manifest = Manifest(base=base_named(values), versions=_versions(values))
+    return method.name, config, _named(method, config, own), manifest, copies
 
 
 def _versions(values: dict[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from cyclopts import App
 import adapterkit
 from adapterkit.errors import AdapterkitError, ConfigError, SelectionError, UnknownNameError
 
+from .new import new
 from .plugins import plugins
 
 if TYPE_CHECKING:
@@ -23,7 +25,10 @@ COMMANDS = {
     "train": "Train an adapter.",
     "generate": "Answer prompts.",
     "evaluate": "Score an adapter beside the base alone.",
+    "bake": "Write a model of its own: the base with an adapter added to its weights.",
 }
+MODULES = {"generate": "answer", "evaluate": "answer"}
+"""The modules of commands that are not called as they are."""
 MISUSE = 2
 
 
@@ -58,6 +63,7 @@ def _app(arguments: Sequence[str]) -> App:
     """The commands; what needs torch is imported for the one command that is asked for."""
     app = App(name="adapterkit", help=SUMMARY, version=adapterkit.__version__, help_format="plaintext")
     app.command(plugins)
+    app.command(new)
     command = next((word for word in arguments if not word.startswith("-")), "")
     for name, summary in COMMANDS.items():
         app.command(_command(name, arguments) if name == command else _stand_in(summary), name=name)
@@ -69,9 +75,9 @@ def _command(name: str, arguments: Sequence[str]) -> Callable[..., None]:
         from .train import train_command
 
         return train_command(arguments)
-    from .answer import evaluate, generate
-
-    return generate if name == "generate" else evaluate
+    module = importlib.import_module("." + MODULES.get(name, name), __package__)
+    command: Callable[..., None] = getattr(module, name)
+    return command
 
 
 def _stand_in(summary: str) -> Callable[..., None]:

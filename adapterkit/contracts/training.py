@@ -26,6 +26,8 @@ class TrainOptions:
     """Stop after so many optimizer steps, whatever ``epochs`` says."""
     batch_size: int = attrs.field(default=8, validator=ge(1))
     """Rows in one forward pass."""
+    tokens_per_pass: int | None = attrs.field(default=None, validator=optional(ge(1)))
+    """Give a batch of more tokens than this several forward passes: less memory, and the same step."""
     gradient_accumulation_steps: int = attrs.field(default=1, validator=ge(1))
     """Forward passes in one optimizer step; the loss is divided by the trained tokens of all of them."""
     learning_rate: float = attrs.field(default=1e-4, validator=gt(0.0))

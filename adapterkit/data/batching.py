@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from adapterkit.contracts import Example
 
-__all__ = ["batches", "collate", "prepend"]
+__all__ = ["batches", "collate", "in_passes", "prepend"]
 
 # Rows are sorted by length within so many batches only, so that which rows meet still changes from epoch to epoch
 _SORTED_TOGETHER = 50
@@ -41,6 +41,19 @@ def batches(
     if group_by_length:
         order.shuffle(drawn)
     return drawn
+
+
+def in_passes(rows: Sequence[int], lengths: Sequence[int], most: int | None) -> list[list[int]]:
+    """The rows of one batch in groups of at most ``most`` tokens, in order; a longer row is a group of its own."""
+    passes: list[list[int]] = []
+    tokens = 0
+    for row in rows:
+        tokens += lengths[row]
+        if not passes or (most is not None and tokens > most):
+            passes.append([])
+            tokens = lengths[row]
+        passes[-1].append(row)
+    return passes
 
 
 def collate(examples: Sequence[Example], pad_id: int, device: torch.device | str | None = None) -> dict[str, Tensor]:

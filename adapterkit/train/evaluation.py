@@ -12,6 +12,7 @@ from attrs.validators import ge, optional
 
 from adapterkit.adapter import Adapter
 from adapterkit.config import build_config
+from adapterkit.contracts import Text
 from adapterkit.data.batching import collate
 from adapterkit.data.dataset import answers, encode_rows
 from adapterkit.data.padding import pad_id
@@ -55,7 +56,8 @@ class Evaluation(Mapping[str, float]):
     """Scores by name.
 
     Attributes:
-        scores: ``loss`` and ``perplexity`` per trained token; ``accuracy``, ``f1`` and what else the metrics give.
+        scores: ``loss`` and ``perplexity`` per trained token; ``accuracy``, ``f1`` and what else the metrics give, but for
+            raw text, which expects no answer.
         rows: How many rows were scored.
         predictions: The generated answers, in the order of the rows.
         base: The scores of the base alone on the same rows; None when it was not asked for.
@@ -98,10 +100,12 @@ def evaluate(
 
 def _score(base: Base, rows: Encoded, adapter: Adapter | None, options: EvaluateOptions) -> Evaluation:
     loss = _loss(base, rows, adapter, options)
+    scores = {"loss": loss, "perplexity": math.exp(min(loss, MOST_LOSS))}
+    if all(isinstance(record, Text) for record in rows.records):  # raw text expects no answer
+        return Evaluation(scores, len(rows.examples), ())
     prompts, expected = answers(rows.records)
     new = options.max_new_tokens or _longest(base, expected) + ROOM
     predictions = base.generate(prompts, adapter=adapter, max_new_tokens=new, batch_size=options.batch_size)
-    scores = {"loss": loss, "perplexity": math.exp(min(loss, MOST_LOSS))}
     for metric in base.registry.metrics():
         scores.update(metric.compute(predictions, expected))
     return Evaluation(scores, len(rows.examples), predictions)

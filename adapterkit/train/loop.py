@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from adapterkit.data.batching import in_passes
 from adapterkit.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -83,7 +84,11 @@ def fit(
         # The loss is a mean over every trained token of the step, however they fall into micro-batches and processes;
         # a mean of the micro-batches' means would weigh a token by how few others its batch has.
         trained = sum(examples[row].trained for batch in batches for row in batch)
-        mine = batches[accelerator.process_index :: accelerator.num_processes]
+        mine = [
+            part
+            for batch in batches[accelerator.process_index :: accelerator.num_processes]
+            for part in in_passes(batch, schedule.lengths, options.tokens_per_pass)
+        ]
         total = 0.0
         for number, rows in enumerate(mine, start=1):
             syncing = nullcontext() if number == len(mine) else accelerator.no_sync(module)

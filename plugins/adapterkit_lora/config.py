@@ -19,9 +19,14 @@ SHIFTED = ("pissa", "olora")
 _NITER = re.compile(r"pissa_niter_\d+")
 
 
-def _none_for(value: Any) -> Any:
-    """A converter: what PEFT calls the usual is no option here, so that it is no part of what an adapter is."""
-    return lambda given: None if given == value and type(given) is type(value) else given
+def _unless_none(value: Any) -> Any:
+    """PEFT's word for no biases is no option here, so that it is no part of what an adapter is."""
+    return None if value == "none" else value
+
+
+def _unless_true(value: Any) -> Any:
+    """Nor is PEFT's word for the usual start."""
+    return None if value is True else value
 
 
 def _known_initialisation(instance: Any, attribute: Any, value: Any) -> None:  # noqa: ARG001 - what attrs calls
@@ -59,7 +64,7 @@ class LoraConfig:
     """Other alphas for some targets, by name or regular expression."""
     use_dora: bool = False
     """Train each output's magnitude apart from its direction: DoRA (Liu et al. 2024, arXiv 2402.09353)."""
-    bias: Literal["none", "all", "lora_only"] | None = attrs.field(default=None, converter=_none_for("none"))
+    bias: Literal["none", "all", "lora_only"] | None = attrs.field(default=None, converter=_unless_none)
     """Train the base's biases too: `all` of them, or those of the targets (`lora_only`)."""
     modules_to_save: tuple[str, ...] = ()
     """Layers of which a whole copy is trained, by the ends of their names."""
@@ -68,7 +73,7 @@ class LoraConfig:
     ensure_weight_tying: bool = False
     """Where the head's weight is the embedding's, train one update or copy for both."""
     init_lora_weights: bool | str | None = attrs.field(
-        default=None, converter=_none_for(True), validator=_known_initialisation
+        default=None, converter=_unless_true, validator=_known_initialisation
     )
     """How A and B start: `gaussian`, `orthogonal`, `pissa`, `olora`, `loftq`, `eva` or `pissa_niter_N`."""
     loraplus_lr_ratio: float | None = attrs.field(default=None, validator=optional(and_(gt(0.0), le(1e4))))

@@ -42,9 +42,7 @@ class TrainedCopy(nn.Module):
         own = dict(self.named_parameters())
         if set(own) == {"bias"} and self.site.kind != "module":
             return y + self.change("bias").to(y.dtype)
-        return rerun(
-            self.site.module, {name: one.to(self.site.parameters[name].dtype) for name, one in own.items()}, x
-        )
+        return rerun(self.site.module, {name: one.to(self.site.parameters[name].dtype) for name, one in own.items()}, x)
 
     def change(self, name: str) -> Tensor:
         """How far a parameter is from the base's, in float32."""
@@ -75,4 +73,4 @@ class TiedCopy(TrainedCopy):
 
     def settle(self) -> None:
         """Take the owner's values."""
-        self.weight.data = self._owner[0].weight.detach().clone()  # type: ignore[operator, union-attr]
+        self.weight.data = self._owner[0].weight.detach().clone()  # type: ignore[operator]

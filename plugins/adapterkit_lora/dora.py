@@ -35,7 +35,8 @@ class DoraLayer(LoraLayer):
         weight = self.site.dense_weight().float()
         down, up = (factor.to(weight.device, torch.float32) for factor in self.factors())
         changed = torch.addmm(weight, up, down, alpha=self.scale)
-        return torch.linalg.vector_norm(changed, dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+        lengths: Tensor = torch.linalg.vector_norm(changed, dim=1)
+        return lengths.clamp_min(torch.finfo(torch.float32).tiny)
 
     def ratio(self) -> Tensor:
         """What each output is multiplied by."""

@@ -1,4 +1,4 @@
-"""Reads PEFT's LoRA configuration as data: known fields only, and nothing that would act otherwise here than there."""
+"""PEFT's LoRA configuration, written and read as data: known fields only, and nothing that would act otherwise here than there."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from adapterkit import build_config
 
-from .config import LoraConfig
+from .config import LoraConfig, contradictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["read"]
+__all__ = ["read", "written"]
 
 TRANSLATED = {
     "r": "rank",
@@ -19,9 +19,17 @@ TRANSLATED = {
     "lora_dropout": "dropout",
     "target_modules": "target_modules",
     "exclude_modules": "exclude_modules",
+    "layers_to_transform": "layers_to_transform",
+    "layers_pattern": "layers_pattern",
     "use_rslora": "use_rslora",
     "rank_pattern": "rank_pattern",
     "alpha_pattern": "alpha_pattern",
+    "use_dora": "use_dora",
+    "bias": "bias",
+    "modules_to_save": "modules_to_save",
+    "trainable_token_indices": "trainable_token_indices",
+    "ensure_weight_tying": "ensure_weight_tying",
+    "fan_in_fan_out": "fan_in_fan_out",
 }
 PEFT_DEFAULTS = {"r": 8, "lora_alpha": 8}
 # Fields that say nothing about what the trained tensors do.
@@ -29,10 +37,9 @@ DESCRIPTIVE = {
     "auto_mapping",
     "base_model_name_or_path",
     "corda_config",
-    "ensure_weight_tying",
     "eva_config",
-    "fan_in_fan_out",
     "inference_mode",
+    "init_lora_weights",
     "loftq_config",
     "lora_ga_config",
     "megatron_core",
@@ -55,20 +62,48 @@ def read(values: Mapping[str, Any]) -> LoraConfig:
     """
     if values.get("init_lora_weights", True) not in HARMLESS_INITIALISATIONS:
         raise ValueError(f"init_lora_weights={values['init_lora_weights']!r} changes the base's own weights")
-    if values.get("bias", "none") != "none":
-        raise ValueError(f"bias={values['bias']!r}: trained biases are not read")
-    known = {*TRANSLATED, *DESCRIPTIVE, "init_lora_weights", "bias"}
+    known = {*TRANSLATED, *DESCRIPTIVE}
     asked = sorted(name for name, value in values.items() if name not in known and not _says_nothing(value))
     if asked:
-        raise ValueError(f"{asked[0]}={values[asked[0]]!r} is not what plain LoRA does")
+        raise ValueError(f"{asked[0]}={values[asked[0]]!r} is not what LoRA does here")
     told = {**PEFT_DEFAULTS, **{name: value for name, value in values.items() if value is not None}}
     options = {ours: told[theirs] for theirs, ours in TRANSLATED.items() if theirs in told}
-    return build_config(LoraConfig, _in_order(options), what="fields of adapter_config.json")
+    config = build_config(LoraConfig, _in_order(options), what="fields of adapter_config.json")
+    wrong = contradictions(config)
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return config
+
+
+def written(config: LoraConfig) -> dict[str, Any]:
+    """PEFT's fields for a configuration."""
+    ours = {theirs: getattr(config, name) for theirs, name in TRANSLATED.items()}
+    lists = ("target_modules", "exclude_modules", "layers_pattern", "layers_to_transform", "modules_to_save")
+    plain = {name: list(ours[name]) or None for name in lists if isinstance(ours[name], tuple)}
+    return {
+        **ours,
+        **plain,
+        "lora_alpha": _whole(config.alpha or 2.0 * config.rank),
+        "alpha_pattern": {name: _whole(alpha) for name, alpha in config.alpha_pattern.items()},
+        "rank_pattern": dict(config.rank_pattern),
+        "target_modules": plain.get("target_modules", ours["target_modules"]) or [],
+        "bias": config.bias or "none",
+        "init_lora_weights": True,
+    }
+
+
+def _whole(alpha: float) -> int | float:
+    # readers such as Ollama and llama.cpp expect a whole alpha to be written as one
+    return int(alpha) if alpha == int(alpha) else alpha
 
 
 def _in_order(options: dict[str, Any]) -> dict[str, Any]:
     # PEFT writes sets, in an order that differs from process to process: the same adapter must be the same here
-    return {name: sorted(value, key=str) if isinstance(value, list) else value for name, value in options.items()}
+    sets = ("target_modules", "exclude_modules", "modules_to_save")
+    return {
+        name: sorted(value, key=str) if name in sets and isinstance(value, list) else value
+        for name, value in options.items()
+    }
 
 
 def _says_nothing(value: Any) -> bool:

@@ -28,7 +28,7 @@ def formula(x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float) -> Ten
 
 
 def update(x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """The same as :func:`formula`, faster where there is one dtype and a gradient to compute.
+    """The same as :func:`formula`, faster, and with one large tensor less, where there is a gradient to compute.
 
     Args:
         x: ``(..., in_features)``, or token ids.
@@ -37,26 +37,28 @@ def update(x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float) -> Tens
         up: ``(out_features, rank)``.
         scale: Such as alpha / rank.
     """
-    one_dtype = x.dtype == y.dtype == down.dtype and not torch.is_autocast_enabled(x.device.type)
-    if one_dtype and torch.is_grad_enabled() and down.requires_grad:
+    plain = x.dtype == y.dtype and not torch.is_autocast_enabled(x.device.type)
+    if plain and torch.is_grad_enabled() and down.requires_grad:
         out: Tensor = _Update.apply(x, y, down, up, scale)  # type: ignore[no-untyped-call]
         return out
     return formula(x, y, down, up, scale)
 
 
 class _Update(torch.autograd.Function):
+    """Computes in the dtype of ``x``; factors of another are cast in either pass, and their casts not kept."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-        flat, low = x.flatten(0, -2), functional.linear(x, down).flatten(0, -2)
+        flat, low = x.flatten(0, -2), functional.linear(x, down.to(x.dtype)).flatten(0, -2)
         ctx.save_for_backward(flat, low, down, up)
         ctx.scale, ctx.shape = scale, x.shape
-        return torch.addmm(y.flatten(0, -2), low, up.T, alpha=scale).view(y.shape)
+        return torch.addmm(y.flatten(0, -2), low, up.to(x.dtype).T, alpha=scale).view(y.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, low, down, up = ctx.saved_tensors
         flat = grad.flatten(0, -2)
-        grad_low = functional.linear(flat, up.T.contiguous()) * ctx.scale
-        grad_x = (grad_low @ down).view(ctx.shape) if ctx.needs_input_grad[0] else None
-        return grad_x, grad, grad_low.T @ x, (low.T @ flat).T * ctx.scale, None
+        grad_low = functional.linear(flat, up.to(x.dtype).T.contiguous()) * ctx.scale
+        grad_x = (grad_low @ down.to(x.dtype)).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        return grad_x, grad, (grad_low.T @ x).to(down.dtype), ((low.T @ flat).T * ctx.scale).to(up.dtype), None

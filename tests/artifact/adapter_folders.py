@@ -6,6 +6,7 @@ import struct
 import torch
 
 from adapterkit import Adapter
+from adapterkit.artifact.copies import check_copies
 from adapterkit.artifact.fit import check_base, check_tensors
 from adapterkit.artifact.manifest import BaseReference, Manifest
 from adapterkit.fingerprint import fingerprint
@@ -43,6 +44,7 @@ def take(folder, model, registry):
     method = registry.method(adapter.method)
     expected = expected_tensors(registry, method, adapter.config, find_sites(model))
     check_base(adapter.manifest, fingerprint(model))
+    check_copies(adapter.copies, dict(model.named_parameters(remove_duplicate=False)))
     check_tensors(adapter.tensors, expected)
     return adapter
 

@@ -190,7 +190,7 @@ HOSTILE = {
     "a header of brackets": (raw_header('{"a":' + "[" * 100_000 + "]" * 100_000 + "}"), "header is nested too deeply"),
     # the configuration
     "an unknown field": (edit_config(use_magic=True), "use_magic"),
-    "a field for something else": (edit_config(use_dora=True), "use_dora"),
+    "a field for something else": (edit_config(lora_bias=True), "lora_bias"),
     "a key twice": (write_config('{"peft_type": "LORA", "r": 4, "r": 8}'), "the key 'r' comes twice"),
     "a configuration that is a list": (write_config("[]"), "must hold a JSON object, not list"),
     "a configuration that is no JSON": (write_config("{"), "is not valid JSON"),

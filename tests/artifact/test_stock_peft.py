@@ -77,7 +77,7 @@ def test_an_alignment_that_is_not_ours_is_read(tmp_path, model, registry, origin
     (tmp_path / "adapter_config.json").write_bytes((original / "adapter_config.json").read_bytes())
     for padding in range(4):
         join(tmp_path, json.dumps(header) + " " * padding, data)
-        _, _, tensors, _ = read_artifact(tmp_path, registry)
+        _, _, tensors, *_ = read_artifact(tmp_path, registry)
         assert all(torch.equal(tensor, make_adapter(model).tensors[name]) for name, tensor in tensors.items())
 
 

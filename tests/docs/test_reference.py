@@ -1,12 +1,14 @@
+import ast
 import inspect
 import re
+import textwrap
 
 import attrs
 import pytest
 
 import adapterkit
-from adapterkit import errors, hooks
-from tests.docs.pages import DOCS, README, ROOT, anchors, headings, links
+from adapterkit import effects, errors, hooks
+from tests.docs.pages import DOCS, README, ROOT, anchors, blocks, headings, links
 
 REFERENCE = DOCS / "reference"
 SPECIFIED = {name: function for name, function in vars(hooks).items() if name.startswith("adapterkit_")}
@@ -33,6 +35,24 @@ def undocumented(function, page):
     return heading not in headings(page) or signature not in page.splitlines()
 
 
+def section(page, heading):
+    """What stands below a heading of the third level, up to the next heading."""
+    after = page.partition(f"\n### {heading}\n")[2]
+    return re.split(r"^##", after, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def implementations(code, name):
+    """The functions called ``name`` in ``code``, by what they take beside ``self``."""
+    found = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef) and node.name == name]
+    return [{argument.arg for argument in node.args.args} - {"self"} for node in found]
+
+
+def shown(function, page):
+    """The implementations of a hook in the blocks of its section, which tests/docs/test_pages.py runs."""
+    code = [block.text for block in blocks(section(page, documented(function)[0])) if block.info == "python"]
+    return [taken for text in code for taken in implementations(text, function.__name__)]
+
+
 def unmentioned(names, text):
     return [name for name in names if not re.search(rf"\b{re.escape(name)}\b", text)]
 
@@ -56,6 +76,32 @@ def test_every_hook_is_documented_with_its_signature(name):
     assert not undocumented(SPECIFIED[name], (REFERENCE / "hooks.md").read_text(encoding="utf-8")), documented(
         SPECIFIED[name]
     )
+
+
+@pytest.mark.parametrize("name", SPECIFIED)
+def test_every_hook_has_an_example_that_runs(name):
+    taken = shown(SPECIFIED[name], (REFERENCE / "hooks.md").read_text(encoding="utf-8"))
+    assert taken, f"no `def {name}` in its section"
+    assert all(words <= set(inspect.signature(SPECIFIED[name]).parameters) for words in taken)
+
+
+@pytest.mark.parametrize("name", SPECIFIED)
+def test_every_hook_says_when_it_is_called_what_to_return_and_shows_it(name):
+    text, _, example = inspect.getdoc(SPECIFIED[name]).partition("Example::\n")
+    (taken,) = implementations(textwrap.dedent(example), name)
+    assert taken <= set(inspect.signature(SPECIFIED[name]).parameters)
+    assert re.search(r"[Cc]alled |is about to|logged a record", text)
+    assert re.search(r"[Rr]eturn", text)
+
+
+def test_what_methods_are_made_of_is_documented():
+    page = (REFERENCE / "hooks.md").read_text(encoding="utf-8")
+    fields = [field.name for cls in (adapterkit.Method, adapterkit.Traits) for field in attrs.fields(cls)]
+    answers = [name for name, value in vars(adapterkit.Method).items() if name.islower() and inspect.isfunction(value)]
+    made = [name for name in effects.__all__ if isinstance(getattr(effects, name), type)]
+    words = [*fields, *(name for name in answers if not name.startswith("_"))]
+    assert [name for name in words if not re.search(rf"`{name}\b", page)] == []
+    assert [name for name in made if f"| `{name}(" not in page] == []
 
 
 @pytest.mark.parametrize("name", SPECIFIED)
@@ -104,6 +150,12 @@ def test_a_hook_with_another_signature_is_found():
         hook, page.replace("### `adapterkit_build(method, config, sites)`", "### `adapterkit_build(config)`")
     )
     assert undocumented(hook, page.replace("config: Any, sites: Sequence[Site]) -> Mapping", "config: Any) -> Mapping"))
+
+
+def test_a_hook_with_no_example_of_its_own_is_found():
+    page = (REFERENCE / "hooks.md").read_text(encoding="utf-8")
+    assert shown(hooks.adapterkit_finish, page) == [{"config", "layers"}]
+    assert shown(hooks.adapterkit_finish, page.replace("def adapterkit_finish", "def adapterkit_build")) == []
 
 
 def test_a_name_that_is_not_mentioned_is_found():

@@ -163,18 +163,16 @@ def test_we_load_what_peft_saves_and_say_the_same(family, options, ids, tmp_path
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("use_dora", True),
-        ("bias", "all"),
-        ("modules_to_save", ["lm_head"]),
+        ("bias", "some"),
         ("init_lora_weights", "pissa"),
-        ("layers_to_transform", 0),
+        ("layers_pattern", "layers"),
         ("layer_replication", [[0, 1]]),
         ("lora_bias", True),
-        ("target_parameters", ["x"]),
+        ("use_qalora", True),
         ("a_field_of_tomorrow", "yes"),
     ],
 )
-def test_a_peft_file_that_asks_for_more_than_plain_lora_is_refused_by_name(llama, tmp_path, field, value):
+def test_a_peft_file_that_asks_for_more_than_lora_is_refused_by_name(llama, tmp_path, field, value):
     folder = make_adapter(llama, rank=2).save(tmp_path / "adapter")
     (folder / "adapterkit.json").unlink()
     file = folder / "adapter_config.json"
@@ -220,6 +218,22 @@ def test_the_fast_update_is_the_formula_in_value_and_gradient(shape):
     for mine, reference in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, reference)
     assert type(got.grad_fn).__name__ == "_UpdateBackward", "the fast path was not taken: the test is blind"
+
+
+def test_the_fast_update_of_a_half_precision_base_keeps_no_copy_in_float32():
+    from adapterkit_lora.update import formula, update
+
+    x, y = (torch.randn(6, size, dtype=torch.bfloat16, requires_grad=True) for size in (64, 48))
+    down, up = torch.randn(4, 64, requires_grad=True), torch.randn(48, 4, requires_grad=True)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: saved.append(one) or one, lambda one: one):
+        got, want = (function(x, y, down, up, 0.5) for function in (update, formula))
+    assert not [one for one in saved if one.dtype == torch.float32 and one.shape not in (down.shape, up.shape)]
+    torch.testing.assert_close(got, want, rtol=2e-2, atol=5e-2)
+    gradients = [torch.autograd.grad(out.float().square().sum(), (x, y, down, up)) for out in (got, want)]
+    assert [one.dtype for one in gradients[0]] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
+    for mine, reference in zip(*gradients, strict=True):
+        assert (mine - reference).norm() < 2e-2 * reference.norm()
 
 
 def test_an_embedding_that_scales_its_rows_scales_the_update_as_peft_does(ids, tmp_path):

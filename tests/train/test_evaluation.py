@@ -114,7 +114,12 @@ def test_a_selection_for_rows_in_use_is_no_single_adapter(base, adapter):
 def test_unfit_options_and_rows_are_refused(base):
     with pytest.raises(ConfigError, match="max_new_token: no such option; did you mean 'max_new_tokens'"):
         base.evaluate(ROWS, max_new_token=3)
-    with pytest.raises(DataError, match="expects no answer"):
-        base.evaluate([{"text": "raw text"}])
     with pytest.raises(DataError):
         base.evaluate([])
+
+
+def test_raw_text_is_scored_by_its_loss_alone(base):
+    scores = base.evaluate([{"text": "a first text"}, {"text": "and another one"}], adapter=None)
+    assert set(scores) == {"loss", "perplexity"}
+    assert scores.rows == 2
+    assert not scores.predictions

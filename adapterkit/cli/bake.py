@@ -1,0 +1,30 @@
+"""``adapterkit bake``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from adapterkit.base import Base
+
+from .answer import BaseName, Device, Dtype, Revision
+from .plugins import PluginFiles, registry_with
+
+__all__ = ["bake"]
+
+
+def bake(
+    base: BaseName,
+    adapter: Annotated[str, Parameter(help="The adapter's folder.")],
+    output: Annotated[Path, Parameter(help="A new folder for the model.")],
+    *,
+    revision: Revision = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    plugin: PluginFiles = (),
+) -> None:
+    """Write a model of its own: the base with an adapter added to its weights, in --dtype."""
+    shared = Base(base, revision=revision, dtype=dtype, device=device, registry=registry_with(plugin))
+    print(shared.bake(shared.load(adapter), output))

@@ -1,0 +1,129 @@
+"""What checks compare: answers, bits, and the state of everything that a method must leave alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adapterkit.data.batching import collate, prepend
+from adapterkit.resident import plan_of_layers
+from adapterkit.runtime import virtual_count
+
+from .outcomes import require
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from adapterkit.base import Base
+    from adapterkit.contracts import Example
+    from adapterkit.runtime import Plan
+
+__all__ = [
+    "CLOSE",
+    "answers",
+    "bits",
+    "changed",
+    "digest_of_state",
+    "distance",
+    "loss",
+    "own_plan",
+    "require_close",
+    "surroundings",
+]
+
+CLOSE = 1e-5
+"""How far two ways to compute the same in float32 may be from each other, as a part of the largest number where that is over 1."""
+
+
+@torch.no_grad()
+def answers(base: Base, plan: Plan | None, ids: Tensor) -> Tensor:
+    """The base's logits for ``ids`` under any plan, without those of virtual tokens."""
+    with base.runtime.override(plan):
+        own_ids, own_mask = prepend(base.virtual_tokens(len(ids)), ids, None)
+        logits: Tensor = base.model(input_ids=own_ids, attention_mask=own_mask, use_cache=False).logits
+    return logits[:, own_ids.shape[1] - ids.shape[1] :]
+
+
+def own_plan(method: str, layers: Mapping[str, nn.Module]) -> Plan:
+    """The plan under which layers act themselves, as in training."""
+    return plan_of_layers(method, cast("nn.ModuleDict", layers))
+
+
+@torch.no_grad()
+def loss(base: Base, plan: Plan | None, examples: Sequence[Example]) -> float:
+    """The mean loss of the trained tokens of ``examples`` under a plan."""
+    known = base.model.get_input_embeddings().num_embeddings
+    virtual = range(known, known + virtual_count(plan))
+    batch = collate([one.after(virtual) for one in examples], pad_id=0)
+    with base.runtime.override(plan):
+        logits = base.model(batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+    return float(functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), batch["labels"][:, 1:]))
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    """The largest difference, as a part of the largest number of ``other`` where that is over 1; infinite for no number."""
+    size = max(1.0, float(other.abs().max()))
+    found = float((one.double() - other.double()).abs().max()) / size
+    return found if found == found else float("inf")  # noqa: PLR0124 - NaN alone is not itself
+
+
+def require_close(one: Tensor, other: Tensor, what: str, within: float = CLOSE) -> None:
+    """Raise unless two answers are the same but for rounding; ``what`` says what it means that they are not."""
+    found = distance(one, other)
+    require(found <= within, f"{what} (by up to {found:.2g}, where {within:.0e} is rounding)")
+
+
+def bits(tensor: Tensor) -> bytes:
+    """Every bit of a tensor."""
+    return cast("bytes", tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def digest_of_state(model: Any) -> dict[str, str]:
+    """A digest of each parameter and buffer, aliases and non-persistent buffers included, and of the model's structure."""
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    found = {name: _digest_of(tensor) for name, tensor in tensors}
+    found["the keys of its state_dict"] = " ".join(model.state_dict())
+    found["its modules"] = " ".join(f"{name}:{type(one).__qualname__}" for name, one in model.named_modules())
+    found["which modules are in training mode"] = " ".join(n for n, one in model.named_modules() if one.training)
+    return found
+
+
+def _digest_of(tensor: Tensor) -> str:
+    state = getattr(tensor, "quant_state", None)
+    parts = [tensor, *(state.as_dict(packed=True).values() if state is not None else ())]
+    total = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} {tensor.requires_grad}".encode())
+    for part in parts:
+        total.update(bits(part) if isinstance(part, Tensor) else repr(part).encode())
+    return total.hexdigest()
+
+
+def surroundings() -> dict[str, Any]:
+    """What belongs to the whole process, and is no method's to change."""
+    numpy = sys.modules.get("numpy")
+    return {
+        "torch's random state": bits(torch.get_rng_state()),
+        "Python's random state": random.getstate(),
+        "numpy's random state": None if numpy is None else repr(numpy.random.get_state()),
+        "torch's default dtype": torch.get_default_dtype(),
+        "torch's default device": str(torch.get_default_device()),
+        "torch's number of threads": torch.get_num_threads(),
+        "whether gradients are computed": torch.is_grad_enabled(),
+        "autocast": (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
+        "whether torch is held to deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "the precision of float32 products": torch.get_float32_matmul_precision(),
+        "the current folder": str(Path.cwd()),
+        **{f"the environment variable {name}": value for name, value in os.environ.items()},
+    }
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What is not as it was."""
+    return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))

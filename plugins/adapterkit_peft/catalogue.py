@@ -1,0 +1,240 @@
+"""What is known of each PEFT method: declared here, held to by the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - attrs and readers of annotations need the name
+from typing import Any
+
+import attrs
+
+__all__ = ["KINDS", "PROMPTS", "REFUSED", "Kind", "Prompt"]
+
+LINEAR = ("linear", "conv1d")
+
+
+@attrs.frozen(kw_only=True)
+class Kind:
+    """A method whose layers stand in for layers of the base.
+
+    Attributes:
+        about: One line for listings.
+        effects: What its layers are lowered to; none means that they act themselves.
+        additive: What a layer adds to the base's output depends on its input alone, not on the base's weights.
+        identity: A fresh layer changes no bit.
+        reads: ``"build"`` when a fresh layer is made from the base's weights, ``"forward"`` when it needs them to act, or both.
+        derived: A layer holds what no file holds and PEFT computes anew: indices from a seed, factors of the base's weights.
+        writes: A layer adds to the base's output in place.
+        kinds: Which kinds of sites PEFT can put its layer at.
+        targets: ``"all-linear"``, or None where PEFT says other targets for each architecture.
+        fixed: Options that always have this value: another would not fit into one file, or not into a shared base.
+        fitted: Options that must divide sizes of the targeted layers, and are chosen to: ``"in"``, ``"out"`` or ``"both"``.
+        unsaved: Numbers that are in a layer and not in PEFT's file.
+        shares: Its layers share tensors, and have to be made together.
+        repeated: What all layers share is written once more for each, as PEFT writes it.
+        defaults: Training options that suit it better than the general ones.
+    """
+
+    about: str
+    effects: tuple[str, ...] = ("LowRank", "Dense")
+    additive: bool = True
+    identity: bool = True
+    reads: tuple[str, ...] = ()
+    derived: bool = False
+    writes: bool = False
+    kinds: tuple[str, ...] = LINEAR
+    targets: str | None = "all-linear"
+    fixed: Mapping[str, Any] = attrs.field(factory=dict)
+    fitted: Mapping[str, str] = attrs.field(factory=dict)
+    unsaved: tuple[str, ...] = ()
+    shares: bool = False
+    repeated: bool = False
+    defaults: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+_LINEAR_ONLY = ("linear",)
+_WEIGHTS = ("build", "forward")
+
+KINDS: dict[str, Kind] = {
+    "ADAMSS": Kind(
+        about="updates in subspaces of the weight, found by clustering",
+        effects=("LowRank", "Dense", "Bias"),
+        reads=("build",),
+        derived=True,
+        kinds=_LINEAR_ONLY,
+        fixed={"use_asa": False},
+    ),
+    "BEFT": Kind(about="a bias on the value projections", effects=("Bias",), targets=None),
+    "BOFT": Kind(
+        about="rotations of the weight's inputs, as products of sparse ones",
+        effects=("Dense",),
+        additive=False,
+        identity=False,
+        derived=True,
+        kinds=_LINEAR_ONLY,
+        fitted={"boft_block_size": "in"},
+    ),
+    "C3A": Kind(
+        about="a block-circulant update",
+        identity=False,
+        writes=True,
+        kinds=_LINEAR_ONLY,
+        fitted={"block_size": "both"},
+    ),
+    "DEFT": Kind(
+        about="a low-rank part of the weight is taken out and another put in",
+        additive=False,
+        identity=False,
+        reads=("build",),
+    ),
+    "DELORA": Kind(about="LoRA whose strength is learned apart from its directions", reads=("build",), kinds=_LINEAR_ONLY),
+    "FOURIERFT": Kind(
+        about="an update with few frequencies",
+        identity=False,
+        derived=True,
+        defaults={"learning_rate": 3e-3},
+    ),
+    "GLORA": Kind(
+        about="a learned scale and shift of weight, input and bias at once",
+        effects=("Dense", "Bias"),
+        additive=False,
+        identity=False,
+        reads=("forward",),
+        kinds=_LINEAR_ONLY,
+    ),
+    "GRALORA": Kind(about="LoRA in blocks of the weight", writes=True),
+    "HIRA": Kind(
+        about="the weight times a low-rank matrix, number by number", effects=("Dense",), additive=False, reads=("forward",)
+    ),
+    "HRA": Kind(
+        about="Householder reflections of the weight's inputs",
+        additive=False,
+        identity=False,
+        reads=("forward",),
+        kinds=_LINEAR_ONLY,
+    ),
+    "IA3": Kind(
+        about="learned factors for keys, values and the inner features of the MLP",
+        effects=("Scale",),
+        additive=False,
+        targets=None,
+        defaults={"learning_rate": 3e-3},
+    ),
+    "LN_TUNING": Kind(
+        about="the norms' own weights",
+        effects=("Dense",),
+        additive=False,
+        identity=False,
+        reads=("build",),
+        kinds=("module",),
+        targets=None,
+        defaults={"learning_rate": 1e-3},
+    ),
+    "LOHA": Kind(about="the product, number by number, of two low-rank updates"),
+    "LOKR": Kind(about="a Kronecker product as update"),
+    "LORA": Kind(about="LoRA as PEFT does it; `lora` is adapterkit's own"),
+    "MISS": Kind(about="one block of weights, shared by all parts of the input", kinds=_LINEAR_ONLY),
+    "OFT": Kind(
+        about="rotations of the weight's inputs, in blocks",
+        effects=("Dense",),
+        additive=False,
+        derived=True,
+        kinds=_LINEAR_ONLY,
+        fixed={"coft": False},
+    ),
+    "OSF": Kind(
+        about="the small singular directions of the weight",
+        identity=False,
+        reads=("build",),
+        derived=True,
+        kinds=_LINEAR_ONLY,
+    ),
+    "PEANUT": Kind(about="an update that a small network makes of the weight itself", reads=("forward",), additive=False),
+    "POLY": Kind(
+        about="LoRAs as skills, mixed by a router; one task", writes=True, kinds=_LINEAR_ONLY, fixed={"n_tasks": 1}
+    ),
+    "PSOFT": Kind(about="rotations in the main directions of the weight", reads=("build",), derived=True),
+    "PVERA": Kind(
+        about="VeRA with learned noise while it is trained",
+        fixed={"save_projection": True, "sample_at_inference": False},
+        defaults={"learning_rate": 4e-3},
+    ),
+    "RANDLORA": Kind(
+        about="learned sums of fixed random low-rank updates",
+        fixed={"save_projection": True},
+        repeated=True,
+    ),
+    "ROAD": Kind(
+        about="rotations of pairs of outputs",
+        effects=("Dense", "Bias"),
+        additive=False,
+        kinds=_LINEAR_ONLY,
+        fitted={"group_size": "out"},
+    ),
+    "TINYLORA": Kind(
+        about="a few numbers that choose among fixed directions of the weight",
+        reads=("build",),
+        shares=True,
+        fixed={"save_projection": True},
+    ),
+    "UNILORA": Kind(
+        about="one short vector from which every LoRA factor takes its numbers",
+        identity=False,
+        derived=True,
+        fixed={"save_indices": False},
+    ),
+    "VBLORA": Kind(
+        about="LoRA factors put together from one bank of vectors",
+        identity=False,
+        fixed={"save_only_topk_weights": False},
+        fitted={"vector_length": "both"},
+        defaults={"learning_rate": 1e-3},
+    ),
+    "VERA": Kind(
+        about="fixed random low-rank factors, shared by all layers, and learned scales",
+        fixed={"save_projection": True},
+        defaults={"learning_rate": 4e-3},
+    ),
+    "WAVEFT": Kind(about="an update with few wavelet coefficients", derived=True),
+}
+
+
+@attrs.frozen(kw_only=True)
+class Prompt:
+    """A method that puts virtual tokens before the sequence; attributes as those of :class:`Kind`."""
+
+    about: str
+    fixed: Mapping[str, Any] = attrs.field(factory=dict)
+    defaults: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+PROMPTS: dict[str, Prompt] = {
+    "P_TUNING": Prompt(
+        about="a soft prompt that a small network makes; `p_tuning` is adapterkit's own", defaults={"learning_rate": 1e-3}
+    ),
+    "PROMPT_TUNING": Prompt(
+        about="a soft prompt; `prompt_tuning` is adapterkit's own", defaults={"learning_rate": 3e-2}
+    ),
+    "MULTITASK_PROMPT_TUNING": Prompt(
+        about="a soft prompt times a low-rank one of its task; one task",
+        fixed={"num_tasks": 1},
+        defaults={"learning_rate": 3e-2},
+    ),
+}
+
+_INTEGERS = "its file holds whole numbers beside what was trained, and adapter files here hold trained numbers only"
+_PREFIX = "it puts keys and values into the cache of every layer, where no site is"
+
+REFUSED: dict[str, str] = {
+    "ADALORA": "it gives ranks to layers and takes them away between training steps, where no method acts here",
+    "ADAPTION_PROMPT": "it replaces whole attention modules, and a site is a layer; `lora` or `prompt_tuning` come nearest",
+    "CARTRIDGE": _PREFIX + "; `prompt_tuning` comes nearest",
+    "CPT": "its loss weighs each token of the prompt, and its prompt is cut back after each step; `prompt_tuning` comes nearest",
+    "FROD": _INTEGERS,
+    "LILY": "its router averages over the whole batch, so that a row's answer would depend on its neighbours",
+    "PREFIX_TUNING": _PREFIX + "; `prompt_tuning` comes nearest",
+    "SHADOW": "it runs a second, smaller model beside the base, and a site is a layer",
+    "SHIRA": _INTEGERS,
+    "SUPERTUNING": _INTEGERS,
+    "TRAINABLE_TOKENS": "it is a part of `lora` here: trainable_token_indices",
+    "XLORA": "it mixes LoRA adapters that are trained already; load them and give each row its own",
+}

@@ -1,0 +1,105 @@
+"""From PEFT's layers to effects, by asking the layer itself: what it makes of the identity matrix is its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch.nn import functional
+
+from adapterkit import Bias, Dense, LowRank, Scale
+
+from .skeleton import ADAPTER, replica
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .catalogue import Kind
+    from .layers import TunerLayer
+
+__all__ = ["lower_layer"]
+
+Effect: TypeAlias = LowRank | Dense | Scale | Bias
+
+ROWS = 1024
+"""How many rows of the identity matrix a layer is given at a time."""
+
+RANKS: dict[str, Callable[[Any], int]] = {
+    "ADAMSS": lambda tuner: sum(one.shape[0] for one in tuner.adamss_A[ADAPTER]),
+    "DEFT": lambda tuner: tuner.deft_P[ADAPTER].shape[1],
+    "DELORA": lambda tuner: tuner.r[ADAPTER],
+    "GRALORA": lambda tuner: tuner.r[ADAPTER] * tuner.gralora_k[ADAPTER] + tuner.hybrid_r[ADAPTER],
+    "HRA": lambda tuner: tuner.hra_u[ADAPTER].shape[1],
+    "LOHA": lambda tuner: tuner.r[ADAPTER] ** 2,
+    "LORA": lambda tuner: tuner.r[ADAPTER],
+    "MISS": lambda tuner: tuner.miss_block[ADAPTER].shape[0],
+    "OSF": lambda tuner: 2 * len(tuner.osf_svd_params[ADAPTER]["S_low"]),
+    "POLY": lambda tuner: tuner.r[ADAPTER],
+    "PSOFT": lambda tuner: tuner.r[ADAPTER],
+    "PVERA": lambda tuner: tuner.r[ADAPTER],
+    "TINYLORA": lambda tuner: tuner.r[ADAPTER],
+    "UNILORA": lambda tuner: tuner.r[ADAPTER],
+    "VBLORA": lambda tuner: tuner.r[ADAPTER],
+    "VERA": lambda tuner: tuner.r[ADAPTER],
+}
+"""How many directions a layer's update has at most; those of others may have as many as the weight."""
+
+
+@torch.no_grad()
+def lower_layer(peft_type: str, kind: Kind, layer: TunerLayer) -> tuple[Effect, ...] | None:
+    """What one layer does; None when the base is quantized and the layer multiplies its weight."""
+    if peft_type == "IA3":
+        return (_scale(layer),)
+    if peft_type == "LN_TUNING":
+        return _norm(layer)
+    if layer.site.is_quantized and not kind.additive:
+        return None
+    weight, bias = _changes(layer, additive=kind.additive)
+    effects: list[Effect] = []
+    if "Dense" in kind.effects or "LowRank" in kind.effects:
+        rank = RANKS[peft_type](layer.tuner) if peft_type in RANKS else min(weight.shape)
+        effects.append(_low_rank(weight, rank) if 2 * rank < min(weight.shape) else Dense(weight))
+    if "Bias" in kind.effects and bool(bias.any()):
+        effects.append(Bias(bias))
+    return tuple(effects)
+
+
+def _scale(layer: TunerLayer) -> Scale:
+    vector = layer.tuner.ia3_l[ADAPTER].detach().flatten()
+    return Scale(vector, side="input" if layer.tuner.is_feedforward else "output")
+
+
+def _norm(layer: TunerLayer) -> tuple[Effect, ...]:
+    mine, before = layer.tuner.ln_tuning_layers[ADAPTER], layer.site.parameters
+    return tuple(Dense(one - before[name].to(one), name) for name, one in mine.named_parameters() if name in before)
+
+
+def _changes(layer: TunerLayer, *, additive: bool) -> tuple[Tensor, Tensor]:
+    """What the layer adds to the base's weight, ``(out_features, in_features)``, and to its bias, in float32."""
+    site = layer.site
+    device = next(iter((*layer.parameters(), *layer.buffers()))).device
+    base_layer = replica(site, weights=not additive).to(device)
+    nothing = torch.zeros(1, 1, site.in_features, device=device)
+    at_zero = _run(layer, nothing, base_layer, additive=additive)
+    delta = torch.empty(site.out_features, site.in_features, device=device)
+    for start in range(0, site.in_features, ROWS):
+        index = torch.arange(start, min(start + ROWS, site.in_features), device=device)
+        rows = functional.one_hot(index, site.in_features).float()[None]
+        delta[:, index] = (_run(layer, rows, base_layer, additive=additive) - at_zero)[0].T
+    return delta, at_zero[0, 0]
+
+
+def _run(layer: TunerLayer, x: Tensor, base_layer: Any, *, additive: bool) -> Tensor:
+    """What the layer adds to the base's output for ``x``; the base's is zero where it does not matter."""
+    known = torch.zeros(*x.shape[:-1], layer.site.out_features, device=x.device) if additive else base_layer(x)
+    return layer.over(base_layer, x, known) - known
+
+
+def _low_rank(delta: Tensor, rank: int) -> LowRank:
+    """A matrix of at most ``rank`` directions as two factors (Halko et al. 2011, arXiv 0909.4061, algorithm 4.4)."""
+    stream = torch.Generator().manual_seed(0)
+    probe = torch.randn(delta.shape[1], rank, generator=stream).to(delta)
+    up = torch.linalg.qr(delta @ probe)[0]
+    up = torch.linalg.qr(delta @ torch.linalg.qr(delta.T @ up)[0])[0]  # once more: the first is not exact in float32
+    return LowRank(up.T @ delta, up, 1.0)

@@ -1,0 +1,187 @@
+"""A method that trains through PEFT's own layers, attached at adapterkit's sites."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+from adapterkit import INPUT, SHARED, ConfigError, Method, Traits, pattern_value, shorten, targeted
+
+from .catalogue import KINDS, Kind
+from .choices import default_targets, feedforward_modules, fitted_sizes
+from .files import from_disk, read, to_disk, written
+from .layers import assemble
+from .lowering import lower_layer
+from .options import Changes, fields_of, options_class
+from .skeleton import inject
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from adapterkit import Site
+
+    from .skeleton import Injected
+
+__all__ = ["PeftMethod", "need_peft", "peft_config"]
+
+REWRITING = ("corda", "loftq", "lora_ga", "olora", "pissa")
+"""Initialisations of LoRA that put something else into the base's own weights."""
+NEEDING_MORE = ("eva", "mica")
+"""Initialisations that PEFT does with the training data or by hand, outside of its layers."""
+
+
+@attrs.frozen(eq=False)
+class PeftMethod(Method):
+    """The method of one PEFT type."""
+
+    kind: Kind = attrs.field(kw_only=True)
+
+    @classmethod
+    def of(cls, peft_type: str) -> PeftMethod:
+        """The method ``peft:<peft_type in lower case>``."""
+        kind = KINDS[peft_type]
+        defaults = {"target_modules": kind.targets, **dict.fromkeys(kind.fitted)}
+        return cls(
+            f"peft:{peft_type.lower()}",
+            options_class(peft_type, Changes(defaults, dict(kind.fixed))),
+            summary=f"PEFT's {peft_type}: {kind.about}",
+            traits=Traits(
+                identity_start=kind.identity,
+                stackable=kind.additive,
+                quantized_base="forward" not in kind.reads,
+                effects=kind.effects,
+            ),
+            defaults=kind.defaults,
+            peft_type=peft_type,
+            kind=kind,
+        )
+
+    # -- the life of an adapter ---------------------------------------------------------------------------------------
+
+    def configure(self, config: Any, sites: Sequence[Site]) -> Any:
+        """The same with every choice made that PEFT leaves open, and with the layers by name."""
+        need_peft(self.name)
+        _refuse(self.name, config)
+        every = [site for site in sites if site.name != INPUT]
+        if config.target_modules is None:
+            config = attrs.evolve(config, target_modules=default_targets(self.peft_type, every))
+        chosen = targeted(config, self._mine(sites))
+        changes: dict[str, Any] = {"target_modules": shorten(chosen, every)}
+        if self.peft_type == "IA3" and config.feedforward_modules is None:
+            changes["feedforward_modules"] = shorten_names(feedforward_modules(chosen, every), every)
+        options = {field.name for field in attrs.fields(type(config))}
+        changes |= dict.fromkeys({"exclude_modules", "layers_pattern", "layers_to_transform"} & options)
+        defaults = {name: fields_of(self.peft_type)[name]["default"] for name in self.kind.fitted}
+        changes |= fitted_sizes(self.kind.fitted, config, defaults, chosen)
+        return attrs.evolve(config, **changes)
+
+    def build(self, config: Any, sites: Sequence[Site]) -> Mapping[str, nn.Module]:
+        """PEFT's layer at each target, and what they share."""
+        need_peft(self.name)
+        chosen = targeted(config, self._mine(sites), strict=False)
+        # on the meta device, what no file holds would be lost: it is computed where it is small enough to be done twice
+        place = torch.device("cpu") if self.kind.derived or "build" in self.kind.reads else torch.get_default_device()
+        try:
+            with place:
+                made = self._inject(config, chosen)
+        except (ValueError, TypeError, NotImplementedError, RuntimeError, AssertionError) as error:
+            raise ConfigError(f"options of method {self.name!r} do not fit this base", [_first_line(error)]) from error
+        layers, shared = assemble(
+            made, {site.name: site for site in chosen}, writes=self.kind.writes, unsaved=self.kind.unsaved
+        )
+        return {**layers, **({SHARED: shared} if shared is not None else {})}
+
+    def lower(self, layers: Mapping[str, Any]) -> Mapping[str, tuple[Any, ...]] | None:
+        """What each layer does to its site, as its method's kind says."""
+        effects = {
+            name: lower_layer(self.peft_type, self.kind, layer) for name, layer in layers.items() if name != SHARED
+        }
+        if any(one is None for one in effects.values()):
+            return None
+        return {name: one for name, one in effects.items() if one is not None}
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def to_peft(self, config: Any) -> dict[str, Any]:
+        """PEFT's own configuration."""
+        return written(self.peft_type, config, self.kind.fixed)
+
+    def from_peft(self, values: Mapping[str, Any]) -> Any:
+        """The same as options; what would change the outcome and is not done here is refused by name."""
+        return read(self.peft_type, self.config, values, self.kind.fixed)
+
+    def to_file(self, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
+        """By PEFT's names."""
+        return to_disk(tensors, repeated=self.kind.repeated)
+
+    def from_file(self, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
+        """From PEFT's names."""
+        return from_disk(tensors, repeated=self.kind.repeated)
+
+    # -- with PEFT ----------------------------------------------------------------------------------------------------
+
+    def _inject(self, config: Any, chosen: Sequence[Site]) -> Injected:
+        """Have PEFT make its layers: of all sites at once, or, where it reads weights, of one after another."""
+        weights = "build" in self.kind.reads
+        groups = [[site] for site in chosen] if weights and not self.kind.shares else [chosen]
+        made = [inject(peft_config(self.peft_type, config, one, self.kind.fixed), one, weights=weights) for one in groups]
+        return attrs.evolve(made[0], layers={name: layer for one in made for name, layer in one.layers.items()})
+
+    def _mine(self, sites: Sequence[Site]) -> tuple[Site, ...]:
+        return tuple(site for site in sites if site.kind in self.kind.kinds)
+
+
+def need_peft(method: str) -> None:
+    """Refuse to go on without PEFT.
+
+    Raises:
+        ConfigError: Says how to get it.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise ConfigError(f"method {method!r} needs PEFT", ["peft: is not installed; pip install 'adapterkit[peft]'"])
+
+
+def peft_config(peft_type: str, config: Any, chosen: Sequence[Site], fixed: Mapping[str, Any]) -> Any:
+    """PEFT's configuration for exactly the chosen sites: it is given whole names, and no pattern of a stranger's to try."""
+    import dataclasses
+
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    cls = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type]
+    names = [site.name for site in chosen]
+    told = {**attrs.asdict(config), **fixed, "target_modules": names}
+    told |= dict.fromkeys({"exclude_modules", "layers_pattern", "layers_to_transform"} & set(told))
+    for name in [name for name in told if name.endswith("_pattern") and told[name]]:
+        found = {one: pattern_value(told[name], one, None) for one in names}
+        told[name] = {one: value for one, value in found.items() if value is not None}
+    if told.get("feedforward_modules") is not None:
+        ends = told["feedforward_modules"]
+        told["feedforward_modules"] = [one for one in names if any(one == end or one.endswith(f".{end}") for end in ends)]
+    known = {field.name for field in dataclasses.fields(cls)}
+    return cls(**{name: list(value) if isinstance(value, tuple) else value for name, value in told.items() if name in known})
+
+
+def shorten_names(names: Sequence[str], sites: Sequence[Site]) -> tuple[str, ...]:
+    """The shortest list of names that means the sites of these names."""
+    chosen = [site for site in sites if site.name in set(names)]
+    return shorten(chosen, sites) if chosen else ()
+
+
+def _refuse(method: str, config: Any) -> None:
+    start = getattr(config, "init_lora_weights", True)
+    if isinstance(start, str) and start.startswith(REWRITING):
+        raise ConfigError(
+            f"method {method!r} leaves the base as it is",
+            [f"init_lora_weights: {start!r} rewrites the base's own weights; see what method='lora' has instead"],
+        )
+    if isinstance(start, str) and start in NEEDING_MORE:
+        raise ConfigError(f"method {method!r} does not do this", [f"init_lora_weights: {start!r} is more than a layer can do"])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,111 @@
+"""A model that looks to PEFT like the base and is none: PEFT puts its layers into it, and the base stays as it is."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from adapterkit import Site
+
+__all__ = ["ADAPTER", "Injected", "inject", "replica"]
+
+ADAPTER = "default"
+"""What PEFT calls the one adapter that its layers hold."""
+
+
+@attrs.frozen(eq=False)
+class Injected:
+    """What PEFT made.
+
+    Attributes:
+        layers: PEFT's layer at each site.
+        shared: What PEFT holds once for all layers, each a module that holds tensors by adapter.
+        on_disk: The name of a tensor in PEFT's files, from its name in a layer.
+    """
+
+    layers: Mapping[str, nn.Module]
+    shared: Mapping[str, nn.Module]
+    on_disk: Any
+
+
+def inject(config: Any, sites: Sequence[Site], *, weights: bool) -> Injected:
+    """Have PEFT make its layers for ``sites``.
+
+    Args:
+        config: PEFT's configuration; its targets are whole names.
+        sites: Where to.
+        weights: Whether PEFT is shown a copy of the base's weights; otherwise zeros that take no memory.
+    """
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    tree = nn.Module()
+    for site in sites:
+        _plant(tree, site.name, replica(site, weights=weights))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # each says what PEFT decides by itself, once for each layer
+        tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](tree, {ADAPTER: config}, ADAPTER)
+    layers = {site.name: tree.get_submodule(site.name) for site in sites}
+    shared = {name: one for name, one in tuner.named_children() if name != "model"}
+    return Injected(layers, shared, lambda name: tuner._remove_adapter_name_from_key(f".{name}", ADAPTER)[1:])  # noqa: SLF001
+
+
+def replica(site: Site, *, weights: bool) -> nn.Module:
+    """A layer like the one at ``site``, in float32 and with no hooks; with ``weights``, of the same weights."""
+    if site.kind == "module":
+        return _copied(site.module)
+    with torch.device("meta"):
+        module = _empty(site)
+    for name, parameter in list(module.named_parameters()):
+        value = _value(site, name) if weights else torch.zeros(()).expand(parameter.shape)
+        setattr(module, name, nn.Parameter(value, requires_grad=False))
+    return module
+
+
+def _empty(site: Site) -> nn.Module:
+    bias = getattr(site.module, "bias", None) is not None
+    if site.kind == "conv1d":
+        from transformers.pytorch_utils import Conv1D
+
+        made: nn.Module = Conv1D(site.out_features, site.in_features)
+        return made
+    return nn.Linear(site.in_features, site.out_features, bias=bias)
+
+
+def _value(site: Site, name: str) -> Tensor:
+    """A copy of a base's parameter, as PEFT expects it to be stored."""
+    if name == "weight":
+        weight = site.dense_weight()
+        return (weight if site.kind == "linear" else weight.T).detach().to(torch.float32, copy=True)
+    return site.parameters[name].detach().to(torch.float32, copy=True)
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    twin = copy.copy(module)
+    twin.__dict__.pop("forward", None)  # accelerate puts one there that is bound to the module itself
+    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+        twin.__dict__[hooks] = OrderedDict()
+    twin.__dict__["_parameters"] = {
+        name: None if one is None else nn.Parameter(one.detach().to(torch.float32, copy=True), requires_grad=False)
+        for name, one in module._parameters.items()  # noqa: SLF001
+    }
+    return twin
+
+
+def _plant(tree: nn.Module, name: str, module: nn.Module) -> None:
+    *path, last = name.split(".")
+    for part in path:
+        if part not in tree._modules:  # noqa: SLF001
+            tree.add_module(part, nn.Module())
+        tree = tree.get_submodule(part)
+    tree.add_module(last, module)

@@ -1,0 +1,54 @@
+"""Every option of LoRA against PEFT, in both directions, and what holds for all of them."""
+
+import pytest
+import torch
+
+from adapterkit import Base
+from tests.plugins.lora_cases import FAMILIES, OPTIONS, TYING, loaded_by_peft, options_for, peft_model, saved_by_peft
+from tests.support import make_adapter, state_digest
+
+CLOSE = {"atol": 1e-5, "rtol": 0}
+TIED = ("tied", "gpt2")
+
+
+def ours(family, options):
+    """The same options as we call them."""
+    return {"rank": 4, "alpha": 6.0, **options_for(family, options)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+def test_we_load_what_peft_saves_and_say_the_same(family, options, ids, tmp_path):
+    model = peft_model(family, options)
+    folder = saved_by_peft(model, tmp_path / "theirs")
+    base = Base(FAMILIES[family]())
+    before = state_digest(base.model)
+    adapter = base.load(folder)
+    torch.testing.assert_close(base.logits(ids, adapter=adapter), model(ids).logits, **CLOSE)
+    again = base.load(adapter.save(tmp_path / "ours"))
+    assert again == adapter
+    assert state_digest(base.model) == before
+    torch.testing.assert_close(loaded_by_peft(family, tmp_path / "ours")(ids).logits, model(ids).logits, **CLOSE)
+    assert not torch.allclose(base.logits(ids), model(ids).logits, atol=1e-2), "the adapter does nothing"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+def test_peft_loads_what_we_save_and_says_the_same(family, options, ids, tmp_path):
+    base = Base(FAMILIES[family]())
+    adapter = make_adapter(base, **ours(family, options))
+    folder = adapter.save(tmp_path / "ours")
+    torch.testing.assert_close(loaded_by_peft(family, folder)(ids).logits, base.logits(ids, adapter=adapter), **CLOSE)
+    mixed = base.logits(ids, adapter=[None, adapter, None, adapter])
+    torch.testing.assert_close(mixed[1::2], base.logits(ids, adapter=adapter)[1::2], **CLOSE)
+    assert torch.equal(mixed[::2], base.logits(ids)[::2])
+
+
+@pytest.mark.parametrize("options", TYING.values(), ids=TYING.keys())
+def test_an_embedding_that_peft_ties_to_the_head_is_read(options, ids, tmp_path):
+    model = peft_model("tied", {**options, "ensure_weight_tying": True})
+    base = Base(FAMILIES["tied"]())
+    adapter = base.load(saved_by_peft(model, tmp_path / "theirs"))
+    torch.testing.assert_close(base.logits(ids, adapter=adapter), model(ids).logits, **CLOSE)
+    folder = adapter.save(tmp_path / "ours")
+    torch.testing.assert_close(loaded_by_peft("tied", folder)(ids).logits, model(ids).logits, **CLOSE)
