@@ -100,7 +100,8 @@ class ScaleOutput:
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG002 - what every action takes
         """In ``y``'s dtype."""
         vector = self.vector.to(y.dtype)
-        return y * vector if self.bias is None else (y - self.bias) * vector + self.bias
+        # added to y: a vector of ones changes no bit of it
+        return y * vector if self.bias is None else y + (y - self.bias) * (vector - 1.0)
 
 
 @attrs.frozen(eq=False)

@@ -58,7 +58,7 @@ class Seen:
     def end(self, trained: Mapping[str, nn.Module], kept: Mapping[str, nn.Module]) -> None:
         """Note where training has come to."""
         self.trained, self.kept = dict(trained), dict(kept)
-        for layer in (*self.trained.values(), *self.kept.values()):
+        for layer in (*trained.values(), *kept.values()):
             layer.eval()
 
 
@@ -80,7 +80,8 @@ class Watcher:
     @hookimpl(wrapper=True)
     def adapterkit_finish(self, layers: Mapping[str, nn.Module]) -> Generator[None, tuple[Any, Any], tuple[Any, Any]]:
         """Look at trained layers."""
+        trained = copy.deepcopy(dict(layers)) if self.seen is not None else {}  # finish may change them in place
         config, kept = yield
         if self.seen is not None:
-            self.seen.end(layers, kept)
+            self.seen.end(trained, kept)
         return config, kept

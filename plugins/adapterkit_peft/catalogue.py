@@ -24,7 +24,8 @@ class Kind:
         reads: ``"build"`` when a fresh layer is made from the base's weights, ``"forward"`` when it needs them to act, or both.
         derived: A layer holds what no file holds and PEFT computes anew: indices from a seed, factors of the base's weights.
         writes: A layer adds to the base's output in place.
-        kinds: Which kinds of sites PEFT can put its layer at.
+        kinds: Which kinds of sites it acts on.
+        conv1d: Whether PEFT has a layer for GPT-2's ``Conv1D``; where it has none, PEFT is shown an ``nn.Linear`` instead.
         targets: ``"all-linear"``, or None where PEFT says other targets for each architecture.
         fixed: Options that always have this value: another would not fit into one file, or not into a shared base.
         fitted: Options that must divide sizes of the targeted layers, and are chosen to: ``"in"``, ``"out"`` or ``"both"``.
@@ -42,6 +43,7 @@ class Kind:
     derived: bool = False
     writes: bool = False
     kinds: tuple[str, ...] = LINEAR
+    conv1d: bool = True
     targets: str | None = "all-linear"
     fixed: Mapping[str, Any] = attrs.field(factory=dict)
     fitted: Mapping[str, str] = attrs.field(factory=dict)
@@ -51,33 +53,30 @@ class Kind:
     defaults: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-_LINEAR_ONLY = ("linear",)
-_WEIGHTS = ("build", "forward")
-
 KINDS: dict[str, Kind] = {
     "ADAMSS": Kind(
         about="updates in subspaces of the weight, found by clustering",
         effects=("LowRank", "Dense", "Bias"),
         reads=("build",),
         derived=True,
-        kinds=_LINEAR_ONLY,
+        conv1d=False,
         fixed={"use_asa": False},
     ),
-    "BEFT": Kind(about="a bias on the value projections", effects=("Bias",), targets=None),
+    "BEFT": Kind(about="a bias on the value projections", effects=("Bias",), conv1d=False, targets=None),
     "BOFT": Kind(
         about="rotations of the weight's inputs, as products of sparse ones",
         effects=("Dense",),
         additive=False,
         identity=False,
         derived=True,
-        kinds=_LINEAR_ONLY,
+        conv1d=False,
         fitted={"boft_block_size": "in"},
     ),
     "C3A": Kind(
         about="a block-circulant update",
         identity=False,
         writes=True,
-        kinds=_LINEAR_ONLY,
+        conv1d=False,
         fitted={"block_size": "both"},
     ),
     "DEFT": Kind(
@@ -86,7 +85,7 @@ KINDS: dict[str, Kind] = {
         identity=False,
         reads=("build",),
     ),
-    "DELORA": Kind(about="LoRA whose strength is learned apart from its directions", reads=("build",), kinds=_LINEAR_ONLY),
+    "DELORA": Kind(about="LoRA whose strength is learned apart from its directions", reads=("build",), conv1d=False),
     "FOURIERFT": Kind(
         about="an update with few frequencies",
         identity=False,
@@ -99,7 +98,7 @@ KINDS: dict[str, Kind] = {
         additive=False,
         identity=False,
         reads=("forward",),
-        kinds=_LINEAR_ONLY,
+        conv1d=False,
     ),
     "GRALORA": Kind(about="LoRA in blocks of the weight", writes=True),
     "HIRA": Kind(
@@ -110,7 +109,7 @@ KINDS: dict[str, Kind] = {
         additive=False,
         identity=False,
         reads=("forward",),
-        kinds=_LINEAR_ONLY,
+        conv1d=False,
     ),
     "IA3": Kind(
         about="learned factors for keys, values and the inner features of the MLP",
@@ -129,16 +128,16 @@ KINDS: dict[str, Kind] = {
         targets=None,
         defaults={"learning_rate": 1e-3},
     ),
-    "LOHA": Kind(about="the product, number by number, of two low-rank updates"),
-    "LOKR": Kind(about="a Kronecker product as update"),
+    "LOHA": Kind(about="the product, number by number, of two low-rank updates", conv1d=False),
+    "LOKR": Kind(about="a Kronecker product as update", conv1d=False),
     "LORA": Kind(about="LoRA as PEFT does it; `lora` is adapterkit's own"),
-    "MISS": Kind(about="one block of weights, shared by all parts of the input", kinds=_LINEAR_ONLY),
+    "MISS": Kind(about="one block of weights, shared by all parts of the input", conv1d=False),
     "OFT": Kind(
         about="rotations of the weight's inputs, in blocks",
         effects=("Dense",),
         additive=False,
         derived=True,
-        kinds=_LINEAR_ONLY,
+        conv1d=False,
         fixed={"coft": False},
     ),
     "OSF": Kind(
@@ -146,13 +145,13 @@ KINDS: dict[str, Kind] = {
         identity=False,
         reads=("build",),
         derived=True,
-        kinds=_LINEAR_ONLY,
+        conv1d=False,
     ),
-    "PEANUT": Kind(about="an update that a small network makes of the weight itself", reads=("forward",), additive=False),
+    "PEANUT": Kind(about="an update that a small network makes of the weight itself", reads=("forward",), additive=False, conv1d=False),
     "POLY": Kind(
-        about="LoRAs as skills, mixed by a router; one task", writes=True, kinds=_LINEAR_ONLY, fixed={"n_tasks": 1}
+        about="LoRAs as skills, mixed by a router; one task", writes=True, conv1d=False, fixed={"n_tasks": 1}
     ),
-    "PSOFT": Kind(about="rotations in the main directions of the weight", reads=("build",), derived=True),
+    "PSOFT": Kind(about="rotations in the main directions of the weight", reads=("build",), derived=True, conv1d=False),
     "PVERA": Kind(
         about="VeRA with learned noise while it is trained",
         fixed={"save_projection": True, "sample_at_inference": False},
@@ -167,7 +166,7 @@ KINDS: dict[str, Kind] = {
         about="rotations of pairs of outputs",
         effects=("Dense", "Bias"),
         additive=False,
-        kinds=_LINEAR_ONLY,
+        conv1d=False,
         fitted={"group_size": "out"},
     ),
     "TINYLORA": Kind(

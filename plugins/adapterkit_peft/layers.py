@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .skeleton import as_linear
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from adapterkit import Site
 
+    from .catalogue import Kind
     from .skeleton import Injected
 
 __all__ = ["SharedLayer", "TunerLayer", "assemble"]
@@ -58,23 +61,24 @@ class TunerLayer(_Renamed):
     Only what it computes of another input, as OFT does of a rotated one, is computed by the base's layer once more.
     """
 
-    def __init__(self, tuner: Any, site: Site, shared: Mapping[str, nn.Module], *, writes: bool) -> None:
+    def __init__(self, tuner: Any, site: Site, shared: Mapping[str, nn.Module], kind: Kind) -> None:
         super().__init__()
         for name in {"base_layer", *shared} & set(tuner._modules):  # noqa: SLF001
             held = tuner._modules.pop(name)  # noqa: SLF001
             if name in shared:  # held by the shared layer; here it is only looked into
                 tuner.__dict__[name] = held
         self.tuner = tuner
-        self.site, self._writes = site, writes
+        self.site, self._kind = site, kind
+        self._base_layer = [site.module if kind.conv1d else as_linear(site)]  # in a list: it is no part of this module
 
     def forward(self, x: Any, y: Tensor) -> Tensor:
         """PEFT's output, computed in float32 where the base computes in less."""
-        return self.over(self.site.module, x, y)
+        return self.over(self._base_layer[0], x, y)
 
     def over(self, base_layer: nn.Module, x: Any, y: Tensor) -> Tensor:
         """The same where ``base_layer``, which gives ``y`` for ``x``, is the base's layer."""
         wide, known = _widen(x), _widen(y)
-        given = _given(base_layer, x, wide, known.clone() if self._writes and known is y else known)
+        given = _given(base_layer, x, wide, known.clone() if self._kind.writes and known is y else known)
         tuner = copy.copy(self.tuner)  # several threads may use this one
         tuner.__dict__["base_layer"] = given
         out: Tensor = tuner(wide, **self._arguments(wide))
@@ -120,13 +124,13 @@ class SharedLayer(_Renamed):
 
 
 def assemble(
-    made: Injected, sites: Mapping[str, Site], *, writes: bool, unsaved: Iterable[str]
+    made: Injected, sites: Mapping[str, Site], kind: Kind
 ) -> tuple[dict[str, TunerLayer], SharedLayer | None]:
     """PEFT's layers as layers of a method, and what they share."""
     layers = {}
     for name, tuner in made.layers.items():
-        layers[name] = TunerLayer(tuner, sites[name], made.shared, writes=writes)
-        layers[name].take_names(made.on_disk, unsaved)
+        layers[name] = TunerLayer(tuner, sites[name], made.shared, kind)
+        layers[name].take_names(made.on_disk, kind.unsaved)
     if not made.shared:
         return layers, None
     shared = SharedLayer(made.shared)

@@ -55,7 +55,7 @@ def lower_layer(peft_type: str, kind: Kind, layer: TunerLayer) -> tuple[Effect, 
         return _norm(layer)
     if layer.site.is_quantized and not kind.additive:
         return None
-    weight, bias = _changes(layer, additive=kind.additive)
+    weight, bias = _changes(layer, kind)
     effects: list[Effect] = []
     if "Dense" in kind.effects or "LowRank" in kind.effects:
         rank = RANKS[peft_type](layer.tuner) if peft_type in RANKS else min(weight.shape)
@@ -75,18 +75,18 @@ def _norm(layer: TunerLayer) -> tuple[Effect, ...]:
     return tuple(Dense(one - before[name].to(one), name) for name, one in mine.named_parameters() if name in before)
 
 
-def _changes(layer: TunerLayer, *, additive: bool) -> tuple[Tensor, Tensor]:
+def _changes(layer: TunerLayer, kind: Kind) -> tuple[Tensor, Tensor]:
     """What the layer adds to the base's weight, ``(out_features, in_features)``, and to its bias, in float32."""
     site = layer.site
     device = next(iter((*layer.parameters(), *layer.buffers()))).device
-    base_layer = replica(site, weights=not additive).to(device)
+    base_layer = replica(site, weights=not kind.additive, conv1d=kind.conv1d).to(device)
     nothing = torch.zeros(1, 1, site.in_features, device=device)
-    at_zero = _run(layer, nothing, base_layer, additive=additive)
+    at_zero = _run(layer, nothing, base_layer, additive=kind.additive)
     delta = torch.empty(site.out_features, site.in_features, device=device)
     for start in range(0, site.in_features, ROWS):
         index = torch.arange(start, min(start + ROWS, site.in_features), device=device)
         rows = functional.one_hot(index, site.in_features).float()[None]
-        delta[:, index] = (_run(layer, rows, base_layer, additive=additive) - at_zero)[0].T
+        delta[:, index] = (_run(layer, rows, base_layer, additive=kind.additive) - at_zero)[0].T
     return delta, at_zero[0, 0]
 
 

@@ -91,9 +91,7 @@ class PeftMethod(Method):
                 made = self._inject(config, chosen)
         except (ValueError, TypeError, NotImplementedError, RuntimeError, AssertionError) as error:
             raise ConfigError(f"options of method {self.name!r} do not fit this base", [_first_line(error)]) from error
-        layers, shared = assemble(
-            made, {site.name: site for site in chosen}, writes=self.kind.writes, unsaved=self.kind.unsaved
-        )
+        layers, shared = assemble(made, {site.name: site for site in chosen}, self.kind)
         return {**layers, **({SHARED: shared} if shared is not None else {})}
 
     def lower(self, layers: Mapping[str, Any]) -> Mapping[str, tuple[Any, ...]] | None:
@@ -129,7 +127,10 @@ class PeftMethod(Method):
         """Have PEFT make its layers: of all sites at once, or, where it reads weights, of one after another."""
         weights = "build" in self.kind.reads
         groups = [[site] for site in chosen] if weights and not self.kind.shares else [chosen]
-        made = [inject(peft_config(self.peft_type, config, one, self.kind.fixed), one, weights=weights) for one in groups]
+        made = [
+            inject(peft_config(self.peft_type, config, one, self.kind.fixed), one, weights=weights, conv1d=self.kind.conv1d)
+            for one in groups
+        ]
         return attrs.evolve(made[0], layers={name: layer for one in made for name, layer in one.layers.items()})
 
     def _mine(self, sites: Sequence[Site]) -> tuple[Site, ...]:

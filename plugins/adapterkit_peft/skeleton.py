@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from adapterkit import Site
 
-__all__ = ["ADAPTER", "Injected", "inject", "replica"]
+__all__ = ["ADAPTER", "Injected", "as_linear", "inject", "replica"]
 
 ADAPTER = "default"
 """What PEFT calls the one adapter that its layers hold."""
@@ -39,19 +39,20 @@ class Injected:
     on_disk: Any
 
 
-def inject(config: Any, sites: Sequence[Site], *, weights: bool) -> Injected:
+def inject(config: Any, sites: Sequence[Site], *, weights: bool, conv1d: bool) -> Injected:
     """Have PEFT make its layers for ``sites``.
 
     Args:
         config: PEFT's configuration; its targets are whole names.
         sites: Where to.
         weights: Whether PEFT is shown a copy of the base's weights; otherwise zeros that take no memory.
+        conv1d: Whether PEFT is shown GPT-2's layers as they are; otherwise as linear ones.
     """
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     tree = nn.Module()
     for site in sites:
-        _plant(tree, site.name, replica(site, weights=weights))
+        _plant(tree, site.name, replica(site, weights=weights, conv1d=conv1d))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # each says what PEFT decides by itself, once for each layer
         tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](tree, {ADAPTER: config}, ADAPTER)
@@ -60,34 +61,43 @@ def inject(config: Any, sites: Sequence[Site], *, weights: bool) -> Injected:
     return Injected(layers, shared, lambda name: tuner._remove_adapter_name_from_key(f".{name}", ADAPTER)[1:])  # noqa: SLF001
 
 
-def replica(site: Site, *, weights: bool) -> nn.Module:
+def replica(site: Site, *, weights: bool, conv1d: bool) -> nn.Module:
     """A layer like the one at ``site``, in float32 and with no hooks; with ``weights``, of the same weights."""
     if site.kind == "module":
         return _copied(site.module)
+    as_conv1d = conv1d and site.kind == "conv1d"
     with torch.device("meta"):
-        module = _empty(site)
+        module = _conv1d(site) if as_conv1d else _linear(site)
     for name, parameter in list(module.named_parameters()):
-        value = _value(site, name) if weights else torch.zeros(()).expand(parameter.shape)
+        value = torch.zeros(()).expand(parameter.shape)
+        if weights:
+            value = site.dense_weight() if name == "weight" else site.parameters[name]
+            value = (value.T if name == "weight" and as_conv1d else value).detach().to(torch.float32, copy=True)
         setattr(module, name, nn.Parameter(value, requires_grad=False))
     return module
 
 
-def _empty(site: Site) -> nn.Module:
-    bias = getattr(site.module, "bias", None) is not None
-    if site.kind == "conv1d":
-        from transformers.pytorch_utils import Conv1D
+def as_linear(site: Site) -> nn.Module:
+    """The base's own layer; one of GPT-2's as a linear one, which has the same weights and not a copy of them."""
+    if site.kind != "conv1d":
+        return site.module
+    with torch.device("meta"):
+        module = _linear(site)
+    for name in dict(module.named_parameters()):
+        value = site.weight if name == "weight" else site.parameters[name]
+        setattr(module, name, nn.Parameter(value.detach(), requires_grad=False))
+    return module
 
-        made: nn.Module = Conv1D(site.out_features, site.in_features)
-        return made
-    return nn.Linear(site.in_features, site.out_features, bias=bias)
+
+def _linear(site: Site) -> nn.Module:
+    return nn.Linear(site.in_features, site.out_features, bias=getattr(site.module, "bias", None) is not None)
 
 
-def _value(site: Site, name: str) -> Tensor:
-    """A copy of a base's parameter, as PEFT expects it to be stored."""
-    if name == "weight":
-        weight = site.dense_weight()
-        return (weight if site.kind == "linear" else weight.T).detach().to(torch.float32, copy=True)
-    return site.parameters[name].detach().to(torch.float32, copy=True)
+def _conv1d(site: Site) -> nn.Module:
+    from transformers.pytorch_utils import Conv1D
+
+    made: nn.Module = Conv1D(site.out_features, site.in_features)
+    return made
 
 
 def _copied(module: nn.Module) -> nn.Module:

@@ -255,7 +255,7 @@ def test_many_threads_that_look_for_a_method_load_its_plugin_once():
         assert state(plugins, "two").state == "loaded"
 
 
-@pytest.mark.parametrize("name", ["columns", "output", "data", "dtype", "format"])
+@pytest.mark.parametrize("name", ["columns", "output", "data", "dtype", "format", "quantize", "double_quant"])
 def test_an_option_that_train_itself_would_take_is_refused(name):
     config = attrs.make_class("Taken", {name: attrs.field(default=1, type=int)}, frozen=True)
     with pytest.raises(BrokenPluginError, match=f"'{name}'.*words of train itself"):

@@ -37,7 +37,7 @@ class Block:
 
 def pages():
     """Every page whose blocks are run."""
-    return [README, *sorted(DOCS.rglob("*.md"))]
+    return [README, *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
 
 
 def blocks(text):

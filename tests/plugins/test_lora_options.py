@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from adapterkit import Base
+from adapterkit.registry import default_registry
+from adapterkit.resident import build_layers, plan_of_layers
 from tests.plugins.lora_cases import FAMILIES, OPTIONS, TYING, loaded_by_peft, options_for, peft_model, saved_by_peft
 from tests.support import make_adapter, state_digest
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
-TIED = ("tied", "gpt2")
 
 
 def ours(family, options):
@@ -52,3 +53,32 @@ def test_an_embedding_that_peft_ties_to_the_head_is_read(options, ids, tmp_path)
     torch.testing.assert_close(base.logits(ids, adapter=adapter), model(ids).logits, **CLOSE)
     folder = adapter.save(tmp_path / "ours")
     torch.testing.assert_close(loaded_by_peft("tied", folder)(ids).logits, model(ids).logits, **CLOSE)
+
+
+def loss(logits, ids):
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+
+def our_name(name):
+    """What PEFT's parameter is called here."""
+    name = name.removeprefix("base_model.model.").replace(".default", "").replace(".modules_to_save", "")
+    return name.replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+def test_the_gradients_are_pefts(family, options, ids, tmp_path):
+    model = peft_model(family, options)
+    base = Base(FAMILIES[family]())
+    adapter = base.load(saved_by_peft(model, tmp_path / "theirs"))
+    layers = build_layers(default_registry(), default_registry().method("lora"), adapter.config, base.sites)
+    for site, layer in layers.items():
+        layer.load_state_dict({name: adapter.tensors[f"{site}.{name}"] for name in layer.state_dict()})
+    loss(model(ids).logits, ids).backward()
+    with base.runtime.override(plan_of_layers("lora", layers)):
+        loss(base.model(ids).logits, ids).backward()
+    theirs = {our_name(name): one.grad for name, one in model.named_parameters() if one.requires_grad}
+    mine = {name.removeprefix("layers."): one.grad for name, one in layers.named_parameters() if one.requires_grad}
+    assert set(mine) == set(theirs)
+    for name, gradient in mine.items():
+        torch.testing.assert_close(gradient, theirs[name], **CLOSE, msg=lambda text, name=name: f"{name}: {text}")

@@ -10,10 +10,11 @@ from adapterkit.artifact.manifest import Manifest
 from adapterkit.registry import default_registry
 from adapterkit.resident import build_layers, flatten, plan_of_layers
 from tests.plugins.lora_cases import FAMILIES, OPTIONS, TYING, loaded_by_peft, options_for
-from tests.support import state_digest
+from tests.support import EXAMPLE_BASE, state_digest
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 EXACT = (None, "gaussian", "pissa", "pissa_niter_8", "olora", "eva")
+TIED = ("tied", "gpt2")
 SHIFTED = ("pissa", "pissa_niter_8", "olora")
 PATTERNS = {"rank_pattern": {"{out}": 2}, "alpha_pattern": {"{in}": 3.0}}
 
@@ -84,6 +85,18 @@ def test_whatever_is_trained_it_starts_as_the_base(family, options, ids, example
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_what_was_not_trained_yet_is_the_base_as_effects_too(family, name, ids, examples):
+    base = Base(FAMILIES[family]())
+    config, layers = started(base, examples, family, **OPTIONS[name])
+    said = base.logits(ids, adapter=Adapter("lora", config, flatten(layers), Manifest(base=base.reference)))
+    if "tokens" in name and family in TIED:  # a few of the head's logits by themselves are another product
+        torch.testing.assert_close(said, base.logits(ids), **CLOSE)
+    else:
+        assert torch.equal(said, base.logits(ids))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_what_is_trained_is_what_is_kept_and_what_peft_loads(family, options, ids, examples, tmp_path):
     base = Base(FAMILIES[family]())
@@ -146,15 +159,15 @@ def test_eva_starts_where_pefts_does(examples):
         FAMILIES["llama"](),
         peft.LoraConfig(r=4, init_lora_weights="eva", eva_config=peft.EvaConfig(rho=1.0), **options),
     )
-    ids = torch.tensor([one.input_ids for one in examples])
-    batch = {"input_ids": ids, "labels": torch.tensor([one.labels for one in examples])}
-    peft.initialize_lora_eva_weights(model, [batch], show_progress_bar=False)
-    base = Base(FAMILIES["llama"]())
-    _, layers = started(base, examples, "llama", init_lora_weights="eva")
+    pairs = [examples[start : start + 2] for start in range(0, len(examples), 2)]  # as many rows as we show it at once
+    batches = [
+        {name: torch.tensor([getattr(one, name) for one in pair]) for name in ("input_ids", "labels")} for pair in pairs
+    ]
+    peft.initialize_lora_eva_weights(model, batches, show_progress_bar=False)
+    _, layers = started(Base(FAMILIES["llama"]()), examples, "llama", init_lora_weights="eva")
     for name, layer in layers.items():
         theirs = model.base_model.model.get_submodule(name).lora_A["default"].weight
-        alike = torch.nn.functional.cosine_similarity(layer.factors()[0], theirs).abs()
-        assert alike.min() > 0.5, "the same directions, up to how many rows were seen at once"
+        torch.testing.assert_close(layer.factors()[0], theirs, **CLOSE)
 
 
 def test_orthogonal_factors_cancel(examples):
@@ -209,3 +222,26 @@ def test_lora_plus_trains_b_faster():
     factors = [method.learning_rate_factor(config, f"a.q_proj.{part}") for part in ("lora_A.weight", "lora_B.weight")]
     assert factors == [1.0, 16.0]
     assert method.learning_rate_factor(method.config(), "a.q_proj.lora_B.weight") == 1.0
+
+
+def test_loftq_makes_up_for_what_quantization_loses(examples):
+    pytest.importorskip("bitsandbytes")
+    quantized, whole = Base(EXAMPLE_BASE, quantize="nf4"), Base(EXAMPLE_BASE)
+    options = {"target_modules": ["q_proj", "down_proj"], "rank": 8, "init_lora_weights": "loftq"}
+    _, layers = started(quantized, examples, "llama", **options)
+    weights = {site.name: site.weight for site in whole.sites}
+    for name, layer in layers.items():
+        down, up = layer.factors()
+        kept = layer.site.dense_weight().float()
+        lost = weights[name] - kept
+        rest = torch.linalg.svdvals(lost)[8:]  # what the best approximation of this rank leaves (Eckart and Young 1936)
+        torch.testing.assert_close((lost - layer.scale * up @ down).norm(), rest.norm(), rtol=1e-4, atol=0)
+
+
+def test_loftq_needs_to_know_the_original_weights(examples):
+    pytest.importorskip("bitsandbytes")
+    unknown = Base(EXAMPLE_BASE, quantize="nf4")
+    _ = unknown.model
+    unknown.source = attrs.evolve(unknown.source, location="nobody/nothing")
+    with pytest.raises(ConfigError, match="needs the original weights: 'nobody/nothing' is not in the cache"):
+        started(unknown, examples, "llama", init_lora_weights="loftq")
