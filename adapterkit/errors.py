@@ -42,6 +42,9 @@ __all__ = [
     "suggest",
 ]
 
+MOST_NAMES = 20
+"""How many names an error lists: it must fit on a screen."""
+
 
 class AdapterkitError(Exception):
     """The root: catch it to catch everything that adapterkit raises on purpose."""
@@ -57,14 +60,15 @@ class ConfigError(AdapterkitError, ValueError):
 
 
 class UnknownNameError(AdapterkitError, LookupError):
-    """A name that nothing answers to."""
+    """A name that nothing answers to; ``reason`` says why, where it is not that nobody has heard of it."""
 
-    def __init__(self, kind: str, name: str, available: Iterable[str], hint: str = "") -> None:
+    def __init__(self, kind: str, name: str, available: Iterable[str], hint: str = "", *, reason: str = "") -> None:
+        if reason:
+            super().__init__(f"no {kind} {name!r}: {reason}")
+            return
         known = sorted(available)
-        listed = ", ".join(known) if known else "none"
         tail = f" {hint}" if hint else ""
-        close = suggest(name, known) or "."
-        super().__init__(f"no {kind} {name!r}{close} Available: {listed}.{tail}")
+        super().__init__(f"no {kind} {name!r}{suggest(name, known) or '.'} Available: {_listed(known)}.{tail}")
 
 
 class TargetError(UnknownNameError):
@@ -112,3 +116,10 @@ def suggest(name: str, available: Iterable[str]) -> str:
     as_written = {known.casefold(): known for known in available}
     close = get_close_matches(name.casefold(), list(as_written), n=1, cutoff=0.6)
     return f"; did you mean {as_written[close[0]]!r}?" if close else ""
+
+
+def _listed(names: list[str]) -> str:
+    """So many names as fit into a few lines, those of families such as ``peft:loha`` last."""
+    plain_first = sorted(names, key=lambda name: ":" in name)
+    more = len(names) - MOST_NAMES
+    return ", ".join(plain_first[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "") if names else "none"

@@ -23,6 +23,7 @@ import pluggy
 from . import hooks
 from .contracts import DataFormat, Method, Metric, Objective, TrainOptions
 from .contracts.method import OPERATIONS
+from .cures import explain
 from .discovery import Found, find
 from .errors import BrokenPluginError, PluginClashError, UnknownNameError
 
@@ -172,7 +173,7 @@ class Registry:
                 return self._register(key, plugin)
         except Exception as error:
             del self._infos[key]
-            raise BrokenPluginError(f"plugin {module!r} cannot be used: {_reason(error)}") from error
+            raise BrokenPluginError(f"plugin {module!r} cannot be used: {explain(error)}") from error
 
     def load(self, name: str) -> tuple[PluginInfo, ...]:
         """Load the plugins whose entry point is called ``name``; what cannot be loaded is listed as broken."""
@@ -192,11 +193,10 @@ class Registry:
         try:
             return self._register(key, self._found[key].load())
         except Exception as error:
+            reason = explain(error, info.distribution)
             if self._strict:
-                raise BrokenPluginError(
-                    f"plugin {info.name!r} ({info.module}) cannot be used: {_reason(error)}"
-                ) from error
-            return self._set(key, state="broken", reason=_reason(error))
+                raise BrokenPluginError(f"plugin {info.name!r} ({info.module}) cannot be used: {reason}") from error
+            return self._set(key, state="broken", reason=reason)
 
     def _register(self, key: tuple[str, str], plugin: object) -> PluginInfo:
         """Register ``plugin`` and take its records, all or nothing."""
@@ -273,7 +273,7 @@ class Registry:
         if name not in self._records[kind]:
             self.load_all()
         if name not in self._records[kind]:
-            raise UnknownNameError(NAMES[kind], name, self._records[kind], self._explain_missing(name))
+            raise self._unknown(NAMES[kind], name, self._records[kind])
         return self._unique(kind, name)
 
     def _all(self, kind: type[RecordT]) -> tuple[RecordT, ...]:
@@ -288,12 +288,17 @@ class Registry:
             )
         return cast("RecordT", rivals[0][0])
 
-    def _explain_missing(self, name: str) -> str:
+    def _unknown(self, kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+        """The error for a name that nothing provides, or whose provider cannot be used."""
         own = [info for info in self.plugins() if info.name == name and info.reason]
         if own:
-            return f"({own[0].distribution} provides {name!r} but is {own[0].state}: {own[0].reason})"
+            provider = f"{own[0].distribution} {own[0].version}"
+            return UnknownNameError(
+                kind, name, known, reason=f"{provider} provides it, but is {own[0].state}: {own[0].reason}"
+            )
         broken = [info.name for info in self.plugins() if info.state == "broken"]
-        return f"(installed but broken: {', '.join(broken)}; see `adapterkit plugins --why NAME`)" if broken else ""
+        hint = f"(installed but broken: {', '.join(broken)}; see `adapterkit plugins --why NAME`)" if broken else ""
+        return UnknownNameError(kind, name, known, hint)
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -337,12 +342,6 @@ def _clash(what: str, owners: Iterable[str]) -> str:
     return f"{what} is provided by {' and by '.join(sorted(owners))}; pick one with ADAPTERKIT_DISABLE=<the other>"
 
 
-def _reason(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}"
-    missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
-    return f"{text}; try `pip install {missing.split('.')[0]}`" if missing else text
-
-
 def _check(record: object, kind: type, hook: str) -> None:
     """Refuse a record that would fail later and further from its author."""
     if not isinstance(record, kind):
@@ -378,6 +377,6 @@ def _import_file(path: Path) -> ModuleType:
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, Exception):
-            raise BrokenPluginError(f"plugin {str(path)!r} cannot be imported: {_reason(error)}") from error
+            raise BrokenPluginError(f"plugin {str(path)!r} cannot be imported: {explain(error)}") from error
         raise
     return module

@@ -89,7 +89,7 @@ def make_resident(
     layers = load_layers(registry, method, adapter, sites)
     places = {site.name: _place(site, model) for site in sites if site.name in layers}
     for site, layer in layers.items():
-        layer.to(places[site][0] if site in places else model.device)
+        layer.to(places[site][0] if site in places else _device(model))
     effects = lower(registry, method, layers)
     if effects is None:
         return Resident(adapter, plan_of_layers(method.name, layers))
@@ -145,6 +145,10 @@ def _place(site: Site, model: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Where a site computes, and in what; a quantized weight says nothing of the latter."""
     first = next(iter(site.parameters.values()))
     return first.device, first.dtype if first.is_floating_point() else model.dtype  # type: ignore[return-value]
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 class _Layers(nn.ModuleDict):

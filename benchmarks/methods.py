@@ -123,7 +123,7 @@ def registry(method: str, watch: Watch) -> Registry:
     try:
         plugins.method(method)
     except UnknownNameError:
-        plugins.add(ROOT / "examples" / "adapterkit-ia3" / "adapterkit_ia3.py")
+        plugins.add(ROOT / "examples" / "adapterkit-ia3" / "src" / "adapterkit_ia3.py")
     return plugins
 
 

@@ -1,6 +1,9 @@
 """What the tests share: real parts, small enough to make anew."""
 
+import ast
 import hashlib
+import io
+import tokenize
 from pathlib import Path
 
 import torch
@@ -15,6 +18,7 @@ from adapterkit.testing import tiny_gpt2, tiny_llama
 ROOT = Path(__file__).parent.parent
 EXAMPLE_BASE = ROOT / "examples" / "base"
 DATA = ROOT / "examples" / "data"
+_NOTHING = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 FAMILIES = {"llama": tiny_llama, "gpt2": tiny_gpt2}
 
 
@@ -40,3 +44,12 @@ def state_digest(model):
         total.update(flat.view(torch.uint8).numpy().tobytes())
     total.update(" ".join(model.state_dict()).encode())
     return total.hexdigest()
+
+
+def code_lines(source):
+    """How many lines have code on them: blank lines, comments and docstrings are not counted."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    lines = {line for one in tokens if one.type not in _NOTHING for line in range(one.start[0], one.end[0] + 1)}
+    texts = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Expr)]
+    texts = [node for node in texts if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)]
+    return len(lines - {line for node in texts for line in range(node.lineno, node.end_lineno + 1)})

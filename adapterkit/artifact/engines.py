@@ -43,10 +43,15 @@ def _judge(engine: str, fields: Mapping[str, Any] | None, names: tuple[str, ...]
 
 def _obstacle(engine: str, fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
     rank = fields.get("r", 0)
-    more_than_lora = fields.get("use_dora") or fields.get("modules_to_save") or fields.get("bias", "none") != "none"
+    more_than_lora = (
+        any(
+            fields.get(name) for name in ("use_dora", "modules_to_save", "target_parameters", "trainable_token_indices")
+        )
+        or fields.get("bias", "none") != "none"
+    )
     obstacles = (
         (fields.get("peft_type") != "LORA", "not LoRA: its loader reads nothing else"),
-        (more_than_lora, "more than plain LoRA: DoRA, trained biases or whole saved modules"),
+        (more_than_lora, "more than plain LoRA: DoRA, trained biases, tokens or experts, or whole saved modules"),
         (not all(name.endswith(PLAIN) for name in names), "holds tensors besides lora_A and lora_B of linear layers"),
         (fields.get("rank_pattern") or fields.get("alpha_pattern"), "ranks or scales differ between layers"),
         (fields.get("use_rslora") and engine != "vllm", "rank-stabilised: it takes the scale for alpha / rank"),

@@ -57,7 +57,7 @@ def config_from_peft(method: Method, values: Mapping[str, Any]) -> Any:
 
 
 def method_of(values: Mapping[str, Any], registry: Registry) -> Method:
-    """The method that answers to the file's ``peft_type``: its namesake where several do.
+    """The method that answers to the file's ``peft_type``: its namesake where several do, and a bridge only where no other does.
 
     Raises:
         ArtifactError: None does, or several and none is its namesake.
@@ -65,7 +65,8 @@ def method_of(values: Mapping[str, Any], registry: Registry) -> Method:
     wanted = values.get("peft_type")
     if not isinstance(wanted, str) or not wanted:
         raise ArtifactError(f"{PEFT_CONFIG} names no method: peft_type is {wanted!r:.50}")
-    fitting = registry.methods_of_peft(wanted)
+    every = registry.methods_of_peft(wanted)
+    fitting = [method for method in every if ":" not in method.name] or every
     namesakes = [method for method in fitting if method.name == wanted.lower()]
     if len(namesakes or fitting) == 1:
         return (namesakes or fitting)[0]

@@ -26,6 +26,7 @@ COMMANDS = {
     "generate": "Answer prompts.",
     "evaluate": "Score an adapter beside the base alone.",
     "bake": "Write a model of its own: the base with an adapter added to its weights.",
+    "check": "Hold a method to its contract, on tiny models that are built in memory.",
 }
 MODULES = {"generate": "answer", "evaluate": "answer"}
 """The modules of commands that are not called as they are."""

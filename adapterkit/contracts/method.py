@@ -50,7 +50,8 @@ class Method:
     """A way to adapt a base.
 
     Attributes:
-        name: What users write in ``method=``; lower-case with underscores.
+        name: What users write in ``method=``; lower-case with underscores. One with a colon, such as ``peft:ia3``, is a bridge to
+            another library, and gives way to others where a file of PEFT's does not say which it is.
         config: A frozen attrs class; its fields are the method's options in Python, on the command line and in files.
         summary: One line for listings.
         traits: What it promises.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -20,7 +21,7 @@ from adapterkit.runtime import virtual_count
 from .outcomes import require
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from adapterkit.base import Base
     from adapterkit.contracts import Example
@@ -36,6 +37,7 @@ __all__ = [
     "loss",
     "own_plan",
     "require_close",
+    "stirred",
     "surroundings",
 ]
 
@@ -122,6 +124,19 @@ def surroundings() -> dict[str, Any]:
         "the current folder": str(Path.cwd()),
         **{f"the environment variable {name}": value for name, value in os.environ.items()},
     }
+
+
+@contextlib.contextmanager
+def stirred() -> Iterator[None]:
+    """Within this block, random states are where nobody has set them; afterwards they are as they were."""
+    before = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.rand(3)
+            random.random()
+            yield
+    finally:
+        random.setstate(before)
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapterkit.errors import UnknownNameError
+from adapterkit.train.options import split_options
 
 from .checks import CHECKS
 from .outcomes import CheckFailed, DoesNotApply, Result
@@ -47,11 +48,14 @@ def run(
     Raises:
         UnknownNameError: There is no such method or check.
         BrokenPluginError: The plugin cannot be loaded.
+        ConfigError: ``options`` that the method does not take.
     """
     chosen = check_names(only) if only is not None else tuple(CHECKS)
     known = dict(expected or {})
     check_names(known)
     subject = Subject(name, plugin=plugin, options=options)
+    if subject.options:
+        split_options(subject.method, subject.options)
     _ = subject.method
     results = []
     for check in chosen:

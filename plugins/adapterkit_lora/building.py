@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from .copies import TiedCopy, TrainedCopy
 from .dora import DoraLayer
+from .experts import ExpertsLayer
 from .layer import LoraLayer, TiedLayer
 from .shifted import ShiftedLayer
-from .targets import low_rank_sites, places, saved_sites, token_sites
+from .targets import low_rank_sites, parameter_sites, places, saved_sites, token_sites
 from .tokens import TiedTokens, TokensLayer
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def layers_for(config: LoraConfig, sites: Sequence[Site]) -> dict[str, nn.Module
     layers: dict[str, nn.Module] = {
         site.name: kind(site, config) for site in low_rank_sites(config, sites, strict=False)
     }
+    layers.update({site.name: ExpertsLayer(site, config, one) for site, one in parameter_sites(config, sites).items()})
     layers.update({site.name: TrainedCopy(site) for site in saved_sites(config, sites)})
     layers.update({site.name: TokensLayer(site, index) for site, index in token_sites(config, sites).items()})
     if config.bias == "all":

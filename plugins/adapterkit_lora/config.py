@@ -70,6 +70,8 @@ class LoraConfig:
     """Layers of which a whole copy is trained, by the ends of their names."""
     trainable_token_indices: tuple[int, ...] | dict[str, tuple[int, ...]] | None = None
     """Tokens whose embeddings are trained; by the name of a layer for other tables than the input's."""
+    target_parameters: tuple[str, ...] = ()
+    """Parameters that get an update although they belong to no linear layer, such as `experts.gate_up_proj` of a mixture."""
     ensure_weight_tying: bool = False
     """Where the head's weight is the embedding's, train one update or copy for both."""
     init_lora_weights: bool | str | None = attrs.field(
@@ -109,6 +111,14 @@ def contradictions(config: LoraConfig) -> list[str]:
         (
             config.use_dora and (config.is_shifted or start == "loftq"),
             f"init_lora_weights: {start!r} does not go with use_dora",
+        ),
+        (
+            config.target_parameters and (config.use_dora or config.dropout),
+            "target_parameters: goes with neither use_dora nor dropout, as the update is made without the input",
+        ),
+        (
+            config.target_parameters and start not in (None, "gaussian"),
+            f"target_parameters: {start!r} is not how updates of parameters start",
         ),
     )
     return [text for found, text in problems if found]

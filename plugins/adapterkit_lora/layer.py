@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .config import LoraConfig
 
-__all__ = ["LoraLayer", "TiedLayer", "scale_of"]
+__all__ = ["LoraLayer", "TiedLayer", "Weight", "scale_of", "start_usual"]
 
 
 def scale_of(name: str, config: LoraConfig) -> tuple[int, float]:
@@ -45,7 +45,7 @@ class LoraLayer(nn.Module):
         if site.kind == "embedding":
             self.lora_embedding_A, self.lora_embedding_B = nn.Parameter(down), nn.Parameter(up)
         else:
-            self.lora_A, self.lora_B = _Weight(down), _Weight(up)
+            self.lora_A, self.lora_B = Weight(down), Weight(up)
         trains_bias = config.bias is not None and "bias" in site.parameters
         # on disk, too, the bias of a target stands under the name that the layer has inside PEFT's
         self.base_layer = TrainedCopy(site, ("bias",)) if trains_bias else None
@@ -110,7 +110,7 @@ class TiedLayer(LoraLayer):
         self.set_factors(up.T, down.T)
 
 
-class _Weight(nn.Module):
+class Weight(nn.Module):
     """Holds one matrix under the name that PEFT gives it on disk: ``lora_A.weight``."""
 
     def __init__(self, weight: Tensor) -> None:
@@ -127,8 +127,13 @@ def _start(down: Tensor, up: Tensor, how: Any, *, is_embedding: bool) -> None:
     if how == "orthogonal":
         _start_orthogonal(down, up)
         return
+    start_usual(down, up, how, len(down))
+
+
+def start_usual(down: Tensor, up: Tensor, how: Any, rank: int) -> None:
+    """A random, B zero, in place."""
     if how == "gaussian":
-        nn.init.normal_(down, std=1 / len(down))
+        nn.init.normal_(down, std=1 / rank)
     else:
         nn.init.kaiming_uniform_(down, a=math.sqrt(5))
     nn.init.zeros_(up)

@@ -28,6 +28,7 @@ TRANSLATED = {
     "bias": "bias",
     "modules_to_save": "modules_to_save",
     "trainable_token_indices": "trainable_token_indices",
+    "target_parameters": "target_parameters",
     "ensure_weight_tying": "ensure_weight_tying",
     "fan_in_fan_out": "fan_in_fan_out",
 }
@@ -78,8 +79,7 @@ def read(values: Mapping[str, Any]) -> LoraConfig:
 def written(config: LoraConfig) -> dict[str, Any]:
     """PEFT's fields for a configuration."""
     ours = {theirs: getattr(config, name) for theirs, name in TRANSLATED.items()}
-    lists = ("target_modules", "exclude_modules", "layers_pattern", "layers_to_transform", "modules_to_save")
-    plain = {name: list(ours[name]) or None for name in lists if isinstance(ours[name], tuple)}
+    plain = {name: list(value) or None for name, value in ours.items() if isinstance(value, tuple)}
     return {
         **ours,
         **plain,
@@ -99,7 +99,7 @@ def _whole(alpha: float) -> int | float:
 
 def _in_order(options: dict[str, Any]) -> dict[str, Any]:
     # PEFT writes sets, in an order that differs from process to process: the same adapter must be the same here
-    sets = ("target_modules", "exclude_modules", "modules_to_save")
+    sets = ("target_modules", "exclude_modules", "modules_to_save", "target_parameters")
     return {
         name: sorted(value, key=str) if name in sets and isinstance(value, list) else value
         for name, value in options.items()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .config import LoraConfig
 
-__all__ = ["low_rank_sites", "places", "resolved", "saved_sites", "token_sites"]
+__all__ = ["low_rank_sites", "parameter_sites", "places", "resolved", "saved_sites", "token_sites"]
 
 KINDS = ("linear", "conv1d", "embedding")
 
@@ -47,13 +47,14 @@ def resolved(config: LoraConfig, sites: Sequence[Site]) -> LoraConfig:
         layers_to_transform=None,
         layers_pattern=(),
         modules_to_save=tuple(sorted(names)),
-        fan_in_fan_out=stored == {"conv1d"},
+        target_parameters=tuple(sorted(config.target_parameters)),
+        fan_in_fan_out=stored == {"conv1d"} and not config.target_parameters,
     )
 
 
 def low_rank_sites(config: LoraConfig, sites: Sequence[Site], *, strict: bool) -> tuple[Site, ...]:
     """The sites with a low-rank update: the targets, without the layers of which a whole copy is trained."""
-    if config.target_modules == () and (config.modules_to_save or config.trainable_token_indices or config.bias):
+    if config.target_modules == () and config.target_parameters:
         return ()
     saved = {site.name for site in saved_sites(config, sites)}
     chosen = targeted(config, _kept(sites), strict=strict)
@@ -63,6 +64,15 @@ def low_rank_sites(config: LoraConfig, sites: Sequence[Site], *, strict: bool) -
 def saved_sites(config: LoraConfig, sites: Sequence[Site]) -> tuple[Site, ...]:
     """The sites of which a whole copy is trained."""
     return tuple(site for site in places(sites) if _is_in(site.name, config.modules_to_save))
+
+
+def parameter_sites(config: LoraConfig, sites: Sequence[Site]) -> dict[Site, tuple[str, ...]]:
+    """The sites with targeted parameters, and their names in the order in which the module has them."""
+    named = {
+        site: tuple(name for name in site.parameters if _ends(f"{site.name}.{name}", config.target_parameters))
+        for site in places(sites)
+    }
+    return {site: names for site, names in named.items() if names}
 
 
 def token_sites(config: LoraConfig, sites: Sequence[Site]) -> dict[Site, tuple[int, ...]]:
@@ -99,6 +109,10 @@ def _called(name: str, tables: Sequence[Site]) -> list[Site]:
     return found
 
 
+def _ends(name: str, targets: Sequence[str]) -> bool:
+    return any(name == target or name.endswith(f".{target}") for target in targets)
+
+
 def _is_in(name: str, wanted: Sequence[str]) -> bool:
     """Whether the module, or one that it is in, has a name that ends so; PEFT asks for no dot before the end."""
     parts = name.split(".")
@@ -124,7 +138,16 @@ def _misfits(config: LoraConfig, sites: Sequence[Site], taken: set[str]) -> list
     for name in config.modules_to_save:
         if not any(_is_in(site.name, (name,)) for site in places(sites)):
             raise TargetError("module to save", name, {part for site in sites for part in site.name.split(".")})
+    for name in config.target_parameters:
+        if not any(_ends(f"{site.name}.{one}", (name,)) for site in places(sites) for one in site.parameters):
+            fused = {one for site in sites if site.kind == "module" for one in site.parameters}
+            raise TargetError("target parameter", name, fused)
     found = [
+        f"target_parameters: {site.name!r} is trained as a target, as a whole or by its bias already"
+        for site in parameter_sites(config, sites)
+        if site.name in taken or (config.bias and "bias" in site.parameters)
+    ]
+    found += [
         f"trainable_token_indices: {site.name!r} is trained as a target or as a whole already"
         for site in token_sites(config, sites)
         if site.name in taken

@@ -23,57 +23,50 @@ class Kind:
         identity: A fresh layer changes no bit.
         reads: ``"build"`` when a fresh layer is made from the base's weights, ``"forward"`` when it needs them to act, or both.
         derived: A layer holds what no file holds and PEFT computes anew: indices from a seed, factors of the base's weights.
+        measured: The same, and PEFT cannot tell without memory which tensors a layer has.
         writes: A layer adds to the base's output in place.
         kinds: Which kinds of sites it acts on.
         conv1d: Whether PEFT has a layer for GPT-2's ``Conv1D``; where it has none, PEFT is shown an ``nn.Linear`` instead.
         targets: ``"all-linear"``, or None where PEFT says other targets for each architecture.
         fixed: Options that always have this value: another would not fit into one file, or not into a shared base.
         fitted: Options that must divide sizes of the targeted layers, and are chosen to: ``"in"``, ``"out"`` or ``"both"``.
-        unsaved: Numbers that are in a layer and not in PEFT's file.
         shares: Its layers share tensors, and have to be made together.
         repeated: What all layers share is written once more for each, as PEFT writes it.
         defaults: Training options that suit it better than the general ones.
     """
 
     about: str
-    effects: tuple[str, ...] = ("LowRank", "Dense")
+    effects: tuple[str, ...] = ("LowRank",)
     additive: bool = True
     identity: bool = True
     reads: tuple[str, ...] = ()
     derived: bool = False
+    measured: bool = False
     writes: bool = False
     kinds: tuple[str, ...] = LINEAR
     conv1d: bool = True
     targets: str | None = "all-linear"
     fixed: Mapping[str, Any] = attrs.field(factory=dict)
     fitted: Mapping[str, str] = attrs.field(factory=dict)
-    unsaved: tuple[str, ...] = ()
     shares: bool = False
     repeated: bool = False
     defaults: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 KINDS: dict[str, Kind] = {
-    "ADAMSS": Kind(
-        about="updates in subspaces of the weight, found by clustering",
-        effects=("LowRank", "Dense", "Bias"),
-        reads=("build",),
-        derived=True,
-        conv1d=False,
-        fixed={"use_asa": False},
-    ),
     "BEFT": Kind(about="a bias on the value projections", effects=("Bias",), conv1d=False, targets=None),
     "BOFT": Kind(
         about="rotations of the weight's inputs, as products of sparse ones",
         effects=("Dense",),
         additive=False,
         identity=False,
-        derived=True,
+        measured=True,
         conv1d=False,
         fitted={"boft_block_size": "in"},
     ),
     "C3A": Kind(
         about="a block-circulant update",
+        effects=("Dense",),
         identity=False,
         writes=True,
         conv1d=False,
@@ -88,6 +81,7 @@ KINDS: dict[str, Kind] = {
     "DELORA": Kind(about="LoRA whose strength is learned apart from its directions", reads=("build",), conv1d=False),
     "FOURIERFT": Kind(
         about="an update with few frequencies",
+        effects=("Dense",),
         identity=False,
         derived=True,
         defaults={"learning_rate": 3e-3},
@@ -102,7 +96,10 @@ KINDS: dict[str, Kind] = {
     ),
     "GRALORA": Kind(about="LoRA in blocks of the weight", writes=True),
     "HIRA": Kind(
-        about="the weight times a low-rank matrix, number by number", effects=("Dense",), additive=False, reads=("forward",)
+        about="the weight times a low-rank matrix, number by number",
+        effects=("Dense",),
+        additive=False,
+        reads=("forward",),
     ),
     "HRA": Kind(
         about="Householder reflections of the weight's inputs",
@@ -129,7 +126,7 @@ KINDS: dict[str, Kind] = {
         defaults={"learning_rate": 1e-3},
     ),
     "LOHA": Kind(about="the product, number by number, of two low-rank updates", conv1d=False),
-    "LOKR": Kind(about="a Kronecker product as update", conv1d=False),
+    "LOKR": Kind(about="a Kronecker product as update", effects=("Dense",), conv1d=False),
     "LORA": Kind(about="LoRA as PEFT does it; `lora` is adapterkit's own"),
     "MISS": Kind(about="one block of weights, shared by all parts of the input", conv1d=False),
     "OFT": Kind(
@@ -142,16 +139,20 @@ KINDS: dict[str, Kind] = {
     ),
     "OSF": Kind(
         about="the small singular directions of the weight",
+        effects=("Dense",),
         identity=False,
         reads=("build",),
         derived=True,
         conv1d=False,
     ),
-    "PEANUT": Kind(about="an update that a small network makes of the weight itself", reads=("forward",), additive=False, conv1d=False),
-    "POLY": Kind(
-        about="LoRAs as skills, mixed by a router; one task", writes=True, conv1d=False, fixed={"n_tasks": 1}
+    "PEANUT": Kind(
+        about="an update that a small network makes of the weight itself",
+        effects=("Dense",),
+        reads=("forward",),
+        additive=False,
+        conv1d=False,
     ),
-    "PSOFT": Kind(about="rotations in the main directions of the weight", reads=("build",), derived=True, conv1d=False),
+    "POLY": Kind(about="LoRAs as skills, mixed by a router; one task", writes=True, conv1d=False, fixed={"n_tasks": 1}),
     "PVERA": Kind(
         about="VeRA with learned noise while it is trained",
         fixed={"save_projection": True, "sample_at_inference": False},
@@ -159,6 +160,7 @@ KINDS: dict[str, Kind] = {
     ),
     "RANDLORA": Kind(
         about="learned sums of fixed random low-rank updates",
+        effects=("Dense",),
         fixed={"save_projection": True},
         repeated=True,
     ),
@@ -178,7 +180,7 @@ KINDS: dict[str, Kind] = {
     "UNILORA": Kind(
         about="one short vector from which every LoRA factor takes its numbers",
         identity=False,
-        derived=True,
+        measured=True,
         fixed={"save_indices": False},
     ),
     "VBLORA": Kind(
@@ -193,7 +195,7 @@ KINDS: dict[str, Kind] = {
         fixed={"save_projection": True},
         defaults={"learning_rate": 4e-3},
     ),
-    "WAVEFT": Kind(about="an update with few wavelet coefficients", derived=True),
+    "WAVEFT": Kind(about="an update with few wavelet coefficients", effects=("Dense",), derived=True),
 }
 
 
@@ -208,7 +210,8 @@ class Prompt:
 
 PROMPTS: dict[str, Prompt] = {
     "P_TUNING": Prompt(
-        about="a soft prompt that a small network makes; `p_tuning` is adapterkit's own", defaults={"learning_rate": 1e-3}
+        about="a soft prompt that a small network makes; `p_tuning` is adapterkit's own",
+        defaults={"learning_rate": 1e-3},
     ),
     "PROMPT_TUNING": Prompt(
         about="a soft prompt; `prompt_tuning` is adapterkit's own", defaults={"learning_rate": 3e-2}
@@ -223,7 +226,10 @@ PROMPTS: dict[str, Prompt] = {
 _INTEGERS = "its file holds whole numbers beside what was trained, and adapter files here hold trained numbers only"
 _PREFIX = "it puts keys and values into the cache of every layer, where no site is"
 
+_ANEW = "what it needs beside its file is computed anew from the base's weights, and comes out otherwise "
+
 REFUSED: dict[str, str] = {
+    "ADAMSS": _ANEW + "in another precision: clusters of singular vectors",
     "ADALORA": "it gives ranks to layers and takes them away between training steps, where no method acts here",
     "ADAPTION_PROMPT": "it replaces whole attention modules, and a site is a layer; `lora` or `prompt_tuning` come nearest",
     "CARTRIDGE": _PREFIX + "; `prompt_tuning` comes nearest",
@@ -231,6 +237,7 @@ REFUSED: dict[str, str] = {
     "FROD": _INTEGERS,
     "LILY": "its router averages over the whole batch, so that a row's answer would depend on its neighbours",
     "PREFIX_TUNING": _PREFIX + "; `prompt_tuning` comes nearest",
+    "PSOFT": _ANEW + "on another machine: singular vectors, whose signs are free",
     "SHADOW": "it runs a second, smaller model beside the base, and a site is a layer",
     "SHIRA": _INTEGERS,
     "SUPERTUNING": _INTEGERS,

@@ -35,7 +35,9 @@ def feedforward_modules(targets: Sequence[Site], sites: Sequence[Site]) -> tuple
     return named or tuple(site.name for site in targets if site.in_features > site.out_features)
 
 
-def fitted_sizes(fitted: Mapping[str, str], config: Any, defaults: Mapping[str, Any], chosen: Sequence[Site]) -> dict[str, int]:
+def fitted_sizes(
+    fitted: Mapping[str, str], config: Any, defaults: Mapping[str, Any], chosen: Sequence[Site]
+) -> dict[str, int]:
     """For each option that was left open, the largest size up to PEFT's default that divides every targeted layer.
 
     Raises:
@@ -48,7 +50,9 @@ def fitted_sizes(fitted: Mapping[str, str], config: Any, defaults: Mapping[str, 
         whole = math.gcd(*(size for site in chosen for size in _sizes(site, side)))
         found[name] = max(size for size in range(1, defaults[name] + 1) if whole % size == 0)
         if found[name] == 1:
-            raise ConfigError("options do not fit this base", [f"{name}: no size divides every targeted layer; name layers"])
+            raise ConfigError(
+                "options do not fit this base", [f"{name}: no size divides every targeted layer; name layers"]
+            )
     return found
 
 

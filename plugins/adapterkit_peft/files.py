@@ -23,9 +23,17 @@ TUNER = "base_model."
 """What PEFT puts before the name of a tensor that all layers share."""
 
 DESCRIPTIVE = {
-    *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision", "task_type"),
+    *(
+        "auto_mapping",
+        "base_model_name_or_path",
+        "inference_mode",
+        "peft_type",
+        "peft_version",
+        "revision",
+        "task_type",
+    ),
     *("fan_in_fan_out", "megatron_core", "num_attention_heads", "num_layers", "qalora_group_size", "runtime_config"),
-    *("tokenizer_kwargs", "tokenizer_name_or_path", "progressbar", "total_step"),
+    *("progressbar", "tokenizer_kwargs", "tokenizer_name_or_path"),
 }
 """Fields that say nothing about what the trained tensors do."""
 
@@ -51,7 +59,7 @@ def read(peft_type: str, options: type, values: Mapping[str, Any], fixed: Mappin
     wrong = [name for name, value in fixed.items() if values.get(name, value) != value]
     if wrong:
         raise ValueError(f"{wrong[0]}={values[wrong[0]]!r:.200} is not done here; {fixed[wrong[0]]!r} is")
-    given = {name: values[name] for name in _options(options) if name in values and not _unset(values[name])}
+    given = {name: values[name] for name in _options(options) if name in values and values[name] is not None}
     told = {name: _in_order(value) for name, value in given.items()}
     return build_config(options, told, what="fields of adapter_config.json")
 
@@ -83,9 +91,8 @@ def from_disk(tensors: Mapping[str, Tensor], *, repeated: bool) -> dict[str, Ten
         raise ValueError(f"tensor {strange[0]!r:.200} is not named as PEFT does: {MODEL}<layer>.<part>")
     for name in list(own) if repeated else ():
         last = name.rpartition(".")[2]
-        if last in shared:
-            if not torch.equal(own.pop(name), shared[last]):
-                raise ValueError(f"tensor {name!r:.200} is not the one that all layers share")
+        if last in shared and not torch.equal(own.pop(name), shared[last]):
+            raise ValueError(f"tensor {name!r:.200} is not the one that all layers share")
     return own | {f"{SHARED}.{name}": one for name, one in shared.items()}
 
 
@@ -96,10 +103,6 @@ def _options(options: type) -> set[str]:
 def _says_nothing(value: Any) -> bool:
     # by kind, not by truth: 0 says a good deal
     return value is None or value is False or value in ("", [], {}, "none")
-
-
-def _unset(value: Any) -> bool:
-    return value is None
 
 
 def _in_order(value: Any) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .skeleton import as_linear
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from adapterkit import Site
 
@@ -23,35 +23,53 @@ __all__ = ["SharedLayer", "TunerLayer", "assemble"]
 
 
 class _Renamed(nn.Module):
-    """Calls its tensors what PEFT's files call them, and leaves out what they do not hold."""
+    """Holds modules of PEFT's, whose tensors are called here what PEFT's files call them.
 
-    def __init__(self) -> None:
+    ``later`` makes the same modules in memory when tensors are loaded into them: what no file holds is computed then.
+    """
+
+    def __init__(self, on_disk: Callable[[str], str], later: Callable[[], Injected] | None) -> None:
         super().__init__()
+        self._to_disk, self._later = on_disk, later
         self._on_disk: dict[str, str] = {}
-        self._unsaved: tuple[str, ...] = ()
-        self.register_state_dict_post_hook(_rename)
-        self.register_load_state_dict_pre_hook(_rename_back)
+        hooks: Any = self  # torch does not say what these take
+        hooks.register_state_dict_post_hook(_rename)
+        hooks.register_load_state_dict_pre_hook(_load)
 
-    def take_names(self, on_disk: Callable[[str], str], unsaved: Iterable[str] = ()) -> None:
-        """Decide what each tensor is called; called once, when everything is in its place."""
-        names = list(self.state_dict())
-        self._on_disk = {name: on_disk(name.partition(".")[2]) for name in names}
-        self._unsaved = tuple(name for name in names if name.split(".")[1] in set(unsaved))
+    def take(self, made: Injected) -> None:
+        """Hold what PEFT made, and learn what it is called."""
+        self._on_disk = {}
+        self._hold(made)
+        if self._later is not None:
+            _forget_what_no_file_holds(self)
+        self._on_disk = {name: self._to_disk(name.partition(".")[2]) for name in self.state_dict()}
+
+    def renew(self) -> None:
+        """Hold modules in memory, where they were without."""
+        if self._later is not None:
+            later, self._later = self._later, None
+            self.take(later())
+
+    def _hold(self, made: Injected) -> None:
+        raise NotImplementedError
 
 
 def _rename(module: Any, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:  # noqa: ARG001 - torch's hook
     for name, other in module._on_disk.items():  # noqa: SLF001
-        value = state.pop(prefix + name)
-        if name not in module._unsaved:  # noqa: SLF001
-            state[prefix + other] = value
+        state[prefix + other] = state.pop(prefix + name)
 
 
-def _rename_back(module: Any, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:  # noqa: ARG001 - torch's hook
+def _load(module: Any, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:  # noqa: ARG001 - torch's hook
+    module.renew()
     for name, other in module._on_disk.items():  # noqa: SLF001
-        if name in module._unsaved:  # noqa: SLF001
-            state[prefix + name] = functools.reduce(getattr, name.split("."), module)
-        elif prefix + other in state:
+        if prefix + other in state:
             state[prefix + name] = state.pop(prefix + other)
+
+
+def _forget_what_no_file_holds(module: nn.Module) -> None:
+    for one in module.modules():
+        for name in one._non_persistent_buffers_set & set(one._buffers):  # noqa: SLF001
+            del one._buffers[name]  # noqa: SLF001
 
 
 class TunerLayer(_Renamed):
@@ -61,15 +79,20 @@ class TunerLayer(_Renamed):
     Only what it computes of another input, as OFT does of a rotated one, is computed by the base's layer once more.
     """
 
-    def __init__(self, tuner: Any, site: Site, shared: Mapping[str, nn.Module], kind: Kind) -> None:
-        super().__init__()
-        for name in {"base_layer", *shared} & set(tuner._modules):  # noqa: SLF001
-            held = tuner._modules.pop(name)  # noqa: SLF001
-            if name in shared:  # held by the shared layer; here it is only looked into
-                tuner.__dict__[name] = held
-        self.tuner = tuner
+    def __init__(
+        self, site: Site, kind: Kind, on_disk: Callable[[str], str], later: Callable[[], Injected] | None
+    ) -> None:
+        super().__init__(on_disk, later)
         self.site, self._kind = site, kind
         self._base_layer = [site.module if kind.conv1d else as_linear(site)]  # in a list: it is no part of this module
+        self.tuner: Any = nn.Module()
+
+    def _hold(self, made: Injected) -> None:
+        tuner = made.layers[self.site.name]
+        for name in set(made.shared) & set(tuner._modules):  # noqa: SLF001
+            # held by the shared layer; here it is only looked into
+            tuner.__dict__[name] = tuner._modules.pop(name)  # noqa: SLF001
+        self.tuner = tuner.train(self.training)
 
     def forward(self, x: Any, y: Tensor) -> Tensor:
         """PEFT's output, computed in float32 where the base computes in less."""
@@ -96,19 +119,21 @@ def _widen(value: Tensor) -> Tensor:
 
 def _given(module: nn.Module, x: Any, wide: Tensor, y: Tensor) -> nn.Module:
     """The base's layer as PEFT's sees it: of the same kind, weights and all, and its output for ``wide`` is known."""
-    twin: nn.Module = _given_class(type(module)).__new__(_given_class(type(module)))
+    kind: Any = type(module)
+    cls = _given_class(kind)
+    twin = cls.__new__(cls)
     twin.__dict__.update(module.__dict__)
     twin.__dict__.update(_original=module, _narrow=x, _wide=wide, _known=y)
     return twin
 
 
 @functools.cache
-def _given_class(cls: type) -> type[nn.Module]:
+def _given_class(cls: type[nn.Module]) -> type[nn.Module]:
     def call(self: Any, x: Tensor) -> Tensor:
         if x is self._wide:
             return self._known  # type: ignore[no-any-return]
-        narrow = self._narrow.dtype
-        return self._original.forward(x.to(narrow)).to(x.dtype)  # type: ignore[no-any-return]
+        # forward, not a call: the site's hook would begin once more
+        return self._original.forward(x.to(self._narrow.dtype)).to(x.dtype)  # type: ignore[no-any-return]
 
     return type(f"Given{cls.__name__}", (cls,), {"__call__": call})
 
@@ -116,23 +141,22 @@ def _given_class(cls: type) -> type[nn.Module]:
 class SharedLayer(_Renamed):
     """What several layers share, held once."""
 
-    def __init__(self, shared: Mapping[str, nn.Module]) -> None:
-        super().__init__()
+    def __init__(self, on_disk: Callable[[str], str], later: Callable[[], Injected] | None) -> None:
+        super().__init__(on_disk, later)
         self.held = nn.Module()
-        for name, module in shared.items():
+
+    def _hold(self, made: Injected) -> None:
+        self.held = nn.Module()
+        for name, module in made.shared.items():
             self.held.add_module(name, module)
 
 
 def assemble(
-    made: Injected, sites: Mapping[str, Site], kind: Kind
+    made: Injected, sites: Mapping[str, Site], kind: Kind, later: Callable[[], Injected] | None
 ) -> tuple[dict[str, TunerLayer], SharedLayer | None]:
     """PEFT's layers as layers of a method, and what they share."""
-    layers = {}
-    for name, tuner in made.layers.items():
-        layers[name] = TunerLayer(tuner, sites[name], made.shared, kind)
-        layers[name].take_names(made.on_disk, kind.unsaved)
-    if not made.shared:
-        return layers, None
-    shared = SharedLayer(made.shared)
-    shared.take_names(made.on_disk)
+    layers = {name: TunerLayer(sites[name], kind, made.on_disk, later) for name in made.layers}
+    shared = SharedLayer(made.on_disk, later) if made.shared else None
+    for layer in (*layers.values(), *([shared] if shared is not None else [])):
+        layer.take(made)
     return layers, shared

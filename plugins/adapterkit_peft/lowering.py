@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -13,6 +12,8 @@ from adapterkit import Bias, Dense, LowRank, Scale
 from .skeleton import ADAPTER, replica
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from .catalogue import Kind
@@ -26,7 +27,6 @@ ROWS = 1024
 """How many rows of the identity matrix a layer is given at a time."""
 
 RANKS: dict[str, Callable[[Any], int]] = {
-    "ADAMSS": lambda tuner: sum(one.shape[0] for one in tuner.adamss_A[ADAPTER]),
     "DEFT": lambda tuner: tuner.deft_P[ADAPTER].shape[1],
     "DELORA": lambda tuner: tuner.r[ADAPTER],
     "GRALORA": lambda tuner: tuner.r[ADAPTER] * tuner.gralora_k[ADAPTER] + tuner.hybrid_r[ADAPTER],
@@ -34,16 +34,14 @@ RANKS: dict[str, Callable[[Any], int]] = {
     "LOHA": lambda tuner: tuner.r[ADAPTER] ** 2,
     "LORA": lambda tuner: tuner.r[ADAPTER],
     "MISS": lambda tuner: tuner.miss_block[ADAPTER].shape[0],
-    "OSF": lambda tuner: 2 * len(tuner.osf_svd_params[ADAPTER]["S_low"]),
     "POLY": lambda tuner: tuner.r[ADAPTER],
-    "PSOFT": lambda tuner: tuner.r[ADAPTER],
     "PVERA": lambda tuner: tuner.r[ADAPTER],
     "TINYLORA": lambda tuner: tuner.r[ADAPTER],
     "UNILORA": lambda tuner: tuner.r[ADAPTER],
     "VBLORA": lambda tuner: tuner.r[ADAPTER],
     "VERA": lambda tuner: tuner.r[ADAPTER],
 }
-"""How many directions a layer's update has at most; those of others may have as many as the weight."""
+"""How many directions a layer's update has at most."""
 
 
 @torch.no_grad()
@@ -57,9 +55,10 @@ def lower_layer(peft_type: str, kind: Kind, layer: TunerLayer) -> tuple[Effect, 
         return None
     weight, bias = _changes(layer, kind)
     effects: list[Effect] = []
-    if "Dense" in kind.effects or "LowRank" in kind.effects:
-        rank = RANKS[peft_type](layer.tuner) if peft_type in RANKS else min(weight.shape)
-        effects.append(_low_rank(weight, rank) if 2 * rank < min(weight.shape) else Dense(weight))
+    if "LowRank" in kind.effects:
+        effects.append(_low_rank(weight, min(*weight.shape, RANKS[peft_type](layer.tuner))))
+    if "Dense" in kind.effects:
+        effects.append(Dense(weight))
     if "Bias" in kind.effects and bool(bias.any()):
         effects.append(Bias(bias))
     return tuple(effects)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from .options import Changes, fields_of, options_class
 from .skeleton import inject
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -84,14 +85,8 @@ class PeftMethod(Method):
         """PEFT's layer at each target, and what they share."""
         need_peft(self.name)
         chosen = targeted(config, self._mine(sites), strict=False)
-        # on the meta device, what no file holds would be lost: it is computed where it is small enough to be done twice
-        place = torch.device("cpu") if self.kind.derived or "build" in self.kind.reads else torch.get_default_device()
-        try:
-            with place:
-                made = self._inject(config, chosen)
-        except (ValueError, TypeError, NotImplementedError, RuntimeError, AssertionError) as error:
-            raise ConfigError(f"options of method {self.name!r} do not fit this base", [_first_line(error)]) from error
-        layers, shared = assemble(made, {site.name: site for site in chosen}, self.kind)
+        made, later = self._made(config, chosen)
+        layers, shared = assemble(made, {site.name: site for site in chosen}, self.kind, later)
         return {**layers, **({SHARED: shared} if shared is not None else {})}
 
     def lower(self, layers: Mapping[str, Any]) -> Mapping[str, tuple[Any, ...]] | None:
@@ -123,15 +118,35 @@ class PeftMethod(Method):
 
     # -- with PEFT ----------------------------------------------------------------------------------------------------
 
+    def _made(self, config: Any, chosen: Sequence[Site]) -> tuple[Injected, Callable[[], Injected] | None]:
+        """PEFT's layers, and what makes them in memory once more where they are without it and have to be computed."""
+        if torch.get_default_device().type != "meta":
+            return self._inject(config, chosen), None
+        if self.kind.measured:
+            known = self._again(config, chosen)
+            return known.without_memory(), lambda: known
+        return self._inject(config, chosen), (
+            functools.cache(lambda: self._again(config, chosen)) if self.kind.derived else None
+        )
+
     def _inject(self, config: Any, chosen: Sequence[Site]) -> Injected:
         """Have PEFT make its layers: of all sites at once, or, where it reads weights, of one after another."""
-        weights = "build" in self.kind.reads
+        weights = "build" in self.kind.reads and torch.get_default_device().type != "meta"
         groups = [[site] for site in chosen] if weights and not self.kind.shares else [chosen]
-        made = [
-            inject(peft_config(self.peft_type, config, one, self.kind.fixed), one, weights=weights, conv1d=self.kind.conv1d)
-            for one in groups
-        ]
+        try:
+            made = [self._inject_into(config, group, weights=weights) for group in groups]
+        except (ValueError, TypeError, NotImplementedError, RuntimeError, AssertionError) as error:
+            raise ConfigError(f"options of method {self.name!r} do not fit this base", [_first_line(error)]) from error
         return attrs.evolve(made[0], layers={name: layer for one in made for name, layer in one.layers.items()})
+
+    def _inject_into(self, config: Any, chosen: Sequence[Site], *, weights: bool) -> Injected:
+        theirs = peft_config(self.peft_type, config, chosen, self.kind.fixed)
+        return inject(theirs, chosen, weights=weights, conv1d=self.kind.conv1d)
+
+    def _again(self, config: Any, chosen: Sequence[Site]) -> Injected:
+        """The same layers in memory, for tensors that take the place of what is drawn at random."""
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            return self._inject(config, chosen)
 
     def _mine(self, sites: Sequence[Site]) -> tuple[Site, ...]:
         return tuple(site for site in sites if site.kind in self.kind.kinds)
@@ -162,9 +177,13 @@ def peft_config(peft_type: str, config: Any, chosen: Sequence[Site], fixed: Mapp
         told[name] = {one: value for one, value in found.items() if value is not None}
     if told.get("feedforward_modules") is not None:
         ends = told["feedforward_modules"]
-        told["feedforward_modules"] = [one for one in names if any(one == end or one.endswith(f".{end}") for end in ends)]
+        told["feedforward_modules"] = [
+            one for one in names if any(one == end or one.endswith(f".{end}") for end in ends)
+        ]
     known = {field.name for field in dataclasses.fields(cls)}
-    return cls(**{name: list(value) if isinstance(value, tuple) else value for name, value in told.items() if name in known})
+    return cls(
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in told.items() if name in known}
+    )
 
 
 def shorten_names(names: Sequence[str], sites: Sequence[Site]) -> tuple[str, ...]:
@@ -181,7 +200,9 @@ def _refuse(method: str, config: Any) -> None:
             [f"init_lora_weights: {start!r} rewrites the base's own weights; see what method='lora' has instead"],
         )
     if isinstance(start, str) and start in NEEDING_MORE:
-        raise ConfigError(f"method {method!r} does not do this", [f"init_lora_weights: {start!r} is more than a layer can do"])
+        raise ConfigError(
+            f"method {method!r} does not do this", [f"init_lora_weights: {start!r} is more than a layer can do"]
+        )
 
 
 def _first_line(error: Exception) -> str:

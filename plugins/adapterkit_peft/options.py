@@ -89,6 +89,7 @@ def _hint(field: dict[str, Any], *, free: bool) -> Any:
 
 def _attribute(field: dict[str, Any], default: Any) -> Any:
     default = tuple(default) if isinstance(default, list) else default
-    bound = {"validator": optional(le(MOST))} if "int" in field["types"] and "int list" not in field["types"] else {}
-    value: dict[str, Any] = {"factory": dict} if default == {} else {"default": default}
-    return attrs.field(**value, **bound, metadata={"help": field["help"]})
+    settings: dict[str, Any] = {"factory": dict} if default == {} else {"default": default}
+    if "int" in field["types"] and "int list" not in field["types"]:
+        settings["validator"] = optional(le(MOST))
+    return attrs.field(**settings, metadata={"help": field["help"]})

@@ -91,7 +91,9 @@ class PeftPrompt(Method):
         if getattr(config, "encoder_hidden_size", 0) is None:
             changes["encoder_hidden_size"] = size
         if getattr(config, "prompt_tuning_init", "RANDOM") not in ("RANDOM", "TEXT", "SAMPLE_VOCAB"):
-            raise ConfigError(f"method {self.name!r} does not do this", ["prompt_tuning_init: RANDOM, TEXT or SAMPLE_VOCAB"])
+            raise ConfigError(
+                f"method {self.name!r} does not do this", ["prompt_tuning_init: RANDOM, TEXT or SAMPLE_VOCAB"]
+            )
         return attrs.evolve(config, **changes)
 
     def build(self, config: Any, sites: Sequence[Site]) -> Mapping[str, nn.Module]:
@@ -99,10 +101,15 @@ class PeftPrompt(Method):
         count, size = config.num_virtual_tokens, _input(sites).out_features
         if not config.inference_mode:
             need_peft(self.name)
-            return {INPUT: EncodedPrompt(_encoder(self.peft_type, {**attrs.asdict(config), **self.prompt.fixed}), count)}
+            return {
+                INPUT: EncodedPrompt(_encoder(self.peft_type, {**attrs.asdict(config), **self.prompt.fixed}), count)
+            }
         shapes: dict[str, tuple[int, ...]] = {"prompt_embeddings": (count, size)}
         if "num_ranks" in attrs.asdict(config):
-            shapes |= {"prefix_task_cols": (1, count, config.num_ranks), "prefix_task_rows": (1, config.num_ranks, size)}
+            shapes |= {
+                "prefix_task_cols": (1, count, config.num_ranks),
+                "prefix_task_rows": (1, config.num_ranks, size),
+            }
         return {INPUT: PlainPrompt(shapes)}
 
     def initialize(self, config: Any, layers: Mapping[str, Any], base: Base, examples: Sequence[Example]) -> None:  # noqa: ARG002
@@ -125,7 +132,9 @@ class PeftPrompt(Method):
     def finish(self, config: Any, layers: Mapping[str, Any]) -> tuple[Any, Mapping[str, nn.Module]]:
         """What PEFT keeps: the embeddings that its encoder makes, without the encoder."""
         encoder, trained = layers[INPUT].encoder, layers[INPUT]
-        parts = {name: getattr(encoder, name) for name in ("prefix_task_cols", "prefix_task_rows") if hasattr(encoder, name)}
+        parts = {
+            name: getattr(encoder, name) for name in ("prefix_task_cols", "prefix_task_rows") if hasattr(encoder, name)
+        }
         with torch.no_grad():
             kept = {"prompt_embeddings": encoder.embedding.weight if parts else trained.eval().tokens(), **parts}
         plain = PlainPrompt({name: tuple(one.shape) for name, one in kept.items()})
@@ -179,7 +188,9 @@ def _encoder(peft_type: str, values: Mapping[str, Any]) -> Any:
 
     cls = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type]
     known = {field.name for field in dataclasses.fields(cls)}
-    told = {name: value for name, value in values.items() if name in known and not name.startswith("prompt_tuning_init")}
+    told = {
+        name: value for name, value in values.items() if name in known and not name.startswith("prompt_tuning_init")
+    }
     config = cls(**told, num_transformer_submodules=1)
     made = PEFT_TYPE_TO_TUNER_MAPPING[peft_type]
     return made(config) if peft_type == "P_TUNING" else made(config, None)

@@ -38,6 +38,13 @@ class Injected:
     shared: Mapping[str, nn.Module]
     on_disk: Any
 
+    def without_memory(self) -> Injected:
+        """The same on the meta device."""
+        layers, shared = copy.deepcopy((dict(self.layers), dict(self.shared)))
+        for module in (*layers.values(), *shared.values()):
+            module.to("meta")
+        return attrs.evolve(self, layers=layers, shared=shared)
+
 
 def inject(config: Any, sites: Sequence[Site], *, weights: bool, conv1d: bool) -> Injected:
     """Have PEFT make its layers for ``sites``.
@@ -56,9 +63,14 @@ def inject(config: Any, sites: Sequence[Site], *, weights: bool, conv1d: bool) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # each says what PEFT decides by itself, once for each layer
         tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](tree, {ADAPTER: config}, ADAPTER)
-    layers = {site.name: tree.get_submodule(site.name) for site in sites}
+    layers = {site.name: _without_base(tree.get_submodule(site.name)) for site in sites}
     shared = {name: one for name, one in tuner.named_children() if name != "model"}
     return Injected(layers, shared, lambda name: tuner._remove_adapter_name_from_key(f".{name}", ADAPTER)[1:])  # noqa: SLF001
+
+
+def _without_base(layer: nn.Module) -> nn.Module:
+    del layer._modules["base_layer"]  # noqa: SLF001
+    return layer
 
 
 def replica(site: Site, *, weights: bool, conv1d: bool) -> nn.Module:
@@ -72,7 +84,7 @@ def replica(site: Site, *, weights: bool, conv1d: bool) -> nn.Module:
         value = torch.zeros(()).expand(parameter.shape)
         if weights:
             value = site.dense_weight() if name == "weight" else site.parameters[name]
-            value = (value.T if name == "weight" and as_conv1d else value).detach().to(torch.float32, copy=True)
+            value = _float_copy(value.T if name == "weight" and as_conv1d else value)
         setattr(module, name, nn.Parameter(value, requires_grad=False))
     return module
 
@@ -106,10 +118,16 @@ def _copied(module: nn.Module) -> nn.Module:
     for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
         twin.__dict__[hooks] = OrderedDict()
     twin.__dict__["_parameters"] = {
-        name: None if one is None else nn.Parameter(one.detach().to(torch.float32, copy=True), requires_grad=False)
+        name: None if one is None else nn.Parameter(_float_copy(one), requires_grad=False)
         for name, one in module._parameters.items()  # noqa: SLF001
     }
     return twin
+
+
+def _float_copy(value: Tensor) -> Tensor:
+    if torch.get_default_device().type == "meta":
+        return torch.empty(value.shape)
+    return value.detach().to(torch.float32, copy=True)
 
 
 def _plant(tree: nn.Module, name: str, module: nn.Module) -> None:

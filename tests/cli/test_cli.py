@@ -305,13 +305,13 @@ def test_a_broken_plugin_is_listed_with_its_reason_and_stops_nothing(tmp_path, f
     why = process("plugins", "--why", "ill", path=[tmp_path])
     assert (why.returncode, why.stderr) == (0, "")
     assert re.search(r"^ill +broken +ill 1\.5 +ill_module$", why.stdout, re.MULTILINE)
-    assert "No module named 'nothing_of_that_name'; try `pip install nothing_of_that_name`" in why.stdout
+    assert "No module named 'nothing_of_that_name' (ill_module.py, line 1); try `pip install nothing_of" in why.stdout
     assert "ZeroDivisionError" in process("plugins", "--why", "vain", path=[tmp_path]).stdout
     answered = process("generate", "base", "hi", "--max-new-tokens", "2", path=[tmp_path], cwd=folder)
     assert (answered.returncode, answered.stderr) == (0, "")
     asked = process("train", "base", "rows.csv", "--output", "x", "--method", "ill", path=[tmp_path], cwd=folder)
     assert asked.returncode == 2
-    assert "ill provides 'ill' but is broken: ModuleNotFoundError" in asked.stderr
+    assert "no method 'ill': ill 1.5 provides it, but is broken: ModuleNotFoundError" in asked.stderr
 
 
 # -- help, and how it runs --------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from adapterkit.testing import CHECKS, run
 from tests.conformance.seeded import BUGS, GOOD
 
 SEEDED = Path(__file__).with_name("seeded.py")
+IN_A_PROCESS_OF_THEIR_OWN = {"importing_changes_nothing_else", "a_fresh_process_answers_the_same"}
 NOISY = Path(__file__).with_name("noisy.py")
 
 
@@ -24,7 +25,8 @@ def _random_state():
 
 @pytest.mark.parametrize("name", [method.name for method in GOOD])
 def test_a_good_method_passes(name):
-    wrong = [result for result in run(name, plugin=SEEDED) if result.outcome not in ("passed", "does not apply")]
+    here = None if name == "good" else set(CHECKS) - IN_A_PROCESS_OF_THEIR_OWN
+    wrong = [r for r in run(name, plugin=SEEDED, only=here) if r.outcome not in ("passed", "does not apply")]
     assert wrong == []
 
 

@@ -9,9 +9,10 @@ import re
 import shutil
 import sys
 import tempfile
+import types
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -55,6 +56,8 @@ def options_table(cls):
 def _type(hint):
     if get_origin(hint) is Literal:
         return " | ".join(map(repr, get_args(hint)))
+    if get_origin(hint) in (Union, types.UnionType):
+        return " | ".join("None" if one is types.NoneType else _type(one) for one in get_args(hint))
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
 
 

@@ -6,8 +6,9 @@ import sys
 import pytest
 
 from tests.docs.generate import QUICKSTART, generated
-from tests.docs.pages import README, ROOT, blocks, pages
+from tests.docs.pages import DOCS, README, ROOT, blocks, pages
 from tests.docs.running import Page
+from tests.support import code_lines
 
 SLOW = ()
 """Pages that take longer than half a minute."""
@@ -63,6 +64,12 @@ def test_the_quickstart_runs_and_learns_both_tasks(examples):
     accuracy = dict(re.findall(r"(Banking77|SMS spam).*?([0-9.]+)% +.$", said.stdout, re.MULTILINE))
     assert float(accuracy["Banking77"]) >= 74.0, "one pass over the training split, the whole official test split"
     assert float(accuracy["SMS spam"]) >= 97.0
+
+
+def test_the_first_plugin_begins_with_eight_lines():
+    first = blocks((DOCS / "tutorial" / "first-plugin.md").read_text(encoding="utf-8"))[0]
+    assert first.text.startswith("# scale.py\n")
+    assert code_lines(first.text) == 8
 
 
 def test_the_readme_names_the_command_for_the_tests():

@@ -1,8 +1,5 @@
 """IA3 as a third party writes it: in a few lines, added as a file, beside the bundled methods, and in PEFT's form."""
 
-import ast
-import io
-import tokenize
 import warnings
 
 import peft
@@ -11,25 +8,15 @@ import torch
 
 from adapterkit import ArtifactError, Base, Registry
 from adapterkit.testing import tiny_gpt2, tiny_llama
-from tests.support import EXAMPLE_BASE, ROOT, state_digest
+from tests.support import EXAMPLE_BASE, ROOT, code_lines, state_digest
 
 PLUGIN = ROOT / "examples" / "adapterkit-ia3" / "src" / "adapterkit_ia3.py"
 MOST_LINES = 40
 CLOSE = {"atol": 1e-5, "rtol": 0}
-NOTHING = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 PEFT_OPTIONS = {
     tiny_llama: {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
     tiny_gpt2: {"target_modules": ["c_attn", "mlp.c_proj"], "feedforward_modules": ["mlp.c_proj"]},
 }
-
-
-def code_lines(source):
-    """How many lines have code on them: blank lines, comments and docstrings are not counted."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    lines = {line for one in tokens if one.type not in NOTHING for line in range(one.start[0], one.end[0] + 1)}
-    texts = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Expr)]
-    texts = [node for node in texts if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)]
-    return len(lines - {line for node in texts for line in range(node.lineno, node.end_lineno + 1)})
 
 
 def base_with_ia3(model=EXAMPLE_BASE):

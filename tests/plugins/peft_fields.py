@@ -58,11 +58,13 @@ def _types(hint):
         return [one for number, one in enumerate(found) if one not in found[:number]]
     if origin is list and get_args(hint)[0] in (int, str):
         return [f"{PLAIN[get_args(hint)[0]]} list"]
+    return _special(hint)
+
+
+def _special(hint):
     if dataclasses.is_dataclass(hint):
         return ["nested"]
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return ["str"]
-    return ["any"]
+    return ["str"] if isinstance(hint, type) and issubclass(hint, enum.Enum) else ["any"]
 
 
 def _first_sentence(text):

@@ -1,5 +1,6 @@
 """Every option of LoRA against PEFT, in both directions, and what holds for all of them."""
 
+import peft
 import pytest
 import torch
 
@@ -7,7 +8,7 @@ from adapterkit import Base
 from adapterkit.registry import default_registry
 from adapterkit.resident import build_layers, plan_of_layers
 from tests.plugins.lora_cases import FAMILIES, OPTIONS, TYING, loaded_by_peft, options_for, peft_model, saved_by_peft
-from tests.support import make_adapter, state_digest
+from tests.support import EXAMPLE_BASE, make_adapter, state_digest
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 
@@ -82,3 +83,25 @@ def test_the_gradients_are_pefts(family, options, ids, tmp_path):
     assert set(mine) == set(theirs)
     for name, gradient in mine.items():
         torch.testing.assert_close(gradient, theirs[name], **CLOSE, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "int8"])
+def test_dora_reads_the_weights_of_a_quantized_base(quantize, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    base, other = (Base(EXAMPLE_BASE, quantize=quantize) for _ in range(2))
+    before = state_digest(base.model)
+    ids = torch.randint(1, 400, (2, 9), generator=torch.Generator().manual_seed(7))
+    other.detach()  # a model as PEFT wants it, with nothing of ours on it
+    config = peft.LoraConfig(r=4, use_dora=True, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+    model = peft.get_peft_model(other._loaded.model, config).eval()
+    stream = torch.Generator().manual_seed(0)
+    for one in model.parameters():
+        if one.requires_grad:
+            one.data.add_(0.05 * torch.randn(one.shape, generator=stream))
+    adapter = base.load(saved_by_peft(model, tmp_path / "theirs"))
+    with torch.no_grad():
+        ours, theirs, bare = base.logits(ids, adapter=adapter), model(ids).logits, base.logits(ids)
+    close = {"atol": 1e-4 * float(theirs.abs().max()), "rtol": 0}
+    torch.testing.assert_close(ours, theirs, **close)
+    assert not torch.allclose(bare, theirs, atol=1e-2)
+    assert state_digest(base.model) == before

@@ -245,3 +245,29 @@ def test_loftq_needs_to_know_the_original_weights(examples):
     unknown.source = attrs.evolve(unknown.source, location="nobody/nothing")
     with pytest.raises(ConfigError, match="needs the original weights: 'nobody/nothing' is not in the cache"):
         started(unknown, examples, "llama", init_lora_weights="loftq")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_dora": True, "dropout": 0.1, "bf16": True},
+        {"bias": "all", "gradient_checkpointing": True},
+        {"modules_to_save": ["lm_head"], "loraplus_lr_ratio": 4.0},
+        {"trainable_token_indices": [5, 9], "layers_to_transform": 0},
+        {"init_lora_weights": "pissa", "dropout": 0.1, "bf16": True},
+        {"init_lora_weights": "eva", "use_dora": True},
+        {"target_modules": ["q_proj", "embed_tokens", "lm_head"], "ensure_weight_tying": True},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_a_run_trains_what_was_asked_for(example_base, options, tmp_path):
+    before = state_digest(example_base.model)
+    rows = [{"prompt": f"{n} and {n}?", "completion": f"{2 * n}"} for n in range(30)]
+    first, second = (
+        example_base.train(rows, rank=2, max_steps=3, batch_size=4, learning_rate=5e-3, **options) for _ in range(2)
+    )
+    assert first == second, "the same run makes the same adapter"
+    assert example_base.load(first.save(tmp_path / "adapter")) == first
+    ids = torch.randint(1, 400, (2, 9))
+    assert not torch.equal(example_base.logits(ids, adapter=first), example_base.logits(ids))
+    assert state_digest(example_base.model) == before

@@ -70,7 +70,9 @@ def test_a_model_object_that_is_not_quantized_is_refused_with_the_cure(tokenizer
 
 
 def test_a_format_that_is_not_there_is_an_error_of_the_options(llama_folder):
-    with pytest.raises(ConfigError, match="quantize: must be one of 'nf4', 'fp4', 'int8', not 'nf5'; did you mean 'nf4'"):
+    with pytest.raises(
+        ConfigError, match="quantize: must be one of 'nf4', 'fp4', 'int8', not 'nf5'; did you mean 'nf4'"
+    ):
         Base(llama_folder).train(ROWS, method="qlora", quantize="nf5", **OPTIONS)
 
 

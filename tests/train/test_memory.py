@@ -48,7 +48,9 @@ def test_the_inputs_of_blocks_are_moved_and_no_weight_is(tokenizer, moved):  # n
     assert set(inputs[-2:]) <= addresses
     assert not {parameter.data_ptr() for parameter in base.model.parameters()} & addresses
     width = base.model.config.intermediate_size
-    assert not [one for one in moved if one.shape[-1] == width], "what is inside of a block is computed again, not moved"
+    assert not [one for one in moved if one.shape[-1] == width], (
+        "what is inside of a block is computed again, not moved"
+    )
 
 
 def test_offloading_without_recomputation_is_refused(tokenizer):  # noqa: F811
@@ -61,7 +63,9 @@ def test_a_batch_in_several_passes_is_the_same_step(tokenizer, packing):  # noqa
     options = {**OPTIONS, "packing": packing, "batch_size": 24, "max_steps": 3}
     base, passes = fresh(tokenizer), []
     whole = base.train(ROWS, **options)
-    base.model.register_forward_pre_hook(lambda _, __, given: passes.append(given["input_ids"].numel()), with_kwargs=True)
+    base.model.register_forward_pre_hook(
+        lambda _, __, given: passes.append(given["input_ids"].numel()), with_kwargs=True
+    )
     parts = base.train(ROWS, tokens_per_pass=100, **options)
     assert len(passes) > 12
     assert max(passes) < 300, "the longest row, padded or not, is far shorter than the batch"
@@ -70,7 +74,13 @@ def test_a_batch_in_several_passes_is_the_same_step(tokenizer, packing):  # noqa
 
 @pytest.mark.parametrize(
     ("most", "expected"),
-    [(None, [[3, 0, 1, 2]]), (10, [[3, 0], [1], [2]]), (100, [[3, 0, 1, 2]]), (1, [[3], [0], [1], [2]]), (18, [[3, 0], [1, 2]])],
+    [
+        (None, [[3, 0, 1, 2]]),
+        (10, [[3, 0], [1], [2]]),
+        (100, [[3, 0, 1, 2]]),
+        (1, [[3], [0], [1], [2]]),
+        (18, [[3, 0], [1, 2]]),
+    ],
 )
 def test_passes_hold_as_many_rows_as_fit(most, expected):
     assert in_passes([3, 0, 1, 2], [5, 12, 6, 5], most) == expected

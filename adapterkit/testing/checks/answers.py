@@ -138,6 +138,10 @@ def swapping_leaves_nothing_behind(subject: Subject) -> None:
     """
     ids, first, second = some_ids(2), subject.adapter(0), subject.adapter(1)
     alone = {one: subject.base().logits(ids, adapter=one) for one in (second, first)}
+    require(
+        distance(alone[first], alone[second]) > PLAINLY,
+        "an adapter answers as another one did before it, although they were trained on other rows from other seeds",
+    )
     base = subject.base()
     bare = base.logits(ids)
     for one in (first, second, first, None, second):

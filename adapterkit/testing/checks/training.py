@@ -8,7 +8,7 @@ import attrs
 import torch
 
 from adapterkit.contracts import TrainOptions
-from adapterkit.testing.comparing import changed, distance, loss, own_plan, surroundings
+from adapterkit.testing.comparing import changed, distance, loss, own_plan, stirred, surroundings
 from adapterkit.testing.fresh import elsewhere
 from adapterkit.testing.outcomes import require
 from adapterkit.testing.words import ROWS, some_ids
@@ -77,8 +77,8 @@ def training_is_repeatable(subject: Subject) -> None:
     the order of a set are not governed by it.
     """
     first = subject.train(subject.base()).adapter
-    torch.rand(3)
-    second = subject.train(subject.base()).adapter
+    with stirred():
+        second = subject.train(subject.base()).adapter
     different = [name for name in first.tensors if not torch.equal(first.tensors[name], second.tensors[name])]
     require(
         first == second,
@@ -116,11 +116,12 @@ def surroundings_are_left_alone(subject: Subject) -> None:
     """
     base = subject.base()
     base.train(list(ROWS), method=subject.name, **{**subject.options, "max_steps": 1})  # what libraries do once is not counted
-    before = surroundings()
-    adapter = subject.train(base, max_steps=1).adapter
-    base.logits(some_ids(), adapter=adapter)
-    base.generate(ROWS[0]["prompt"], adapter=adapter, max_new_tokens=1)
-    different = changed(before, surroundings())
+    with stirred():
+        before = surroundings()
+        adapter = subject.train(base, max_steps=1).adapter
+        base.logits(some_ids(), adapter=adapter)
+        base.generate(ROWS[0]["prompt"], adapter=adapter, max_new_tokens=1)
+        different = changed(before, surroundings())
     require(not different, f"a run changes {', '.join(different)}")
 
 

@@ -1,0 +1,363 @@
+"""The bridge: PEFT's methods act at adapterkit's sites, beside anything else, and their files are PEFT's own."""
+
+import json
+import subprocess
+import sys
+import warnings
+
+import attrs
+import peft
+import pytest
+import torch
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+from adapterkit import Adapter, ArtifactError, Base, ConfigError, TargetError
+from adapterkit.registry import Registry, default_registry
+from adapterkit.resident import expected_tensors, plan_of_layers
+from adapterkit.testing import ROWS, tiny_gpt2, tiny_llama, tiny_tokenizer
+from adapterkit_peft.catalogue import KINDS, PROMPTS, REFUSED
+from tests.plugins import peft_fields
+from tests.plugins.bridge_cases import (
+    CLOSE,
+    FAMILIES,
+    MAIN,
+    ON_GPT2,
+    ON_LAYERS,
+    OPTIONS,
+    SOFT,
+    WORKING,
+    adapter_of,
+    answers_of_peft,
+    configured,
+    fresh_layers,
+    loaded_by_peft,
+    method_of,
+    moved_layers,
+    name_of,
+    saved,
+)
+from tests.support import make_adapter, state_digest
+
+ON_BOTH = [*(("llama", name) for name in WORKING), *(("gpt2", name) for name in ON_GPT2)]
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return Base(tiny_llama())
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return torch.randint(1, 97, (4, 9), generator=torch.Generator().manual_seed(7))
+
+
+def with_layers(base, method, layers, ids):
+    with base.runtime.override(plan_of_layers(method.name, layers)), torch.no_grad():
+        return base.model(ids).logits
+
+
+# -- what there is ----------------------------------------------------------------------------------------------------
+
+
+def test_every_peft_type_is_a_method_that_works_or_says_why_not():
+    known = {*KINDS, *PROMPTS, *REFUSED}
+    assert known == {one.value for one in PEFT_TYPE_TO_CONFIG_MAPPING}
+    assert len(known) == len(KINDS) + len(PROMPTS) + len(REFUSED)
+    assert all(method_of(name).peft_type == name for name in known)
+
+
+def test_the_options_are_those_of_the_peft_that_is_installed():
+    assert peft_fields.FILE.read_text(encoding="utf-8") == peft_fields.text(), (
+        "run `python tests/plugins/peft_fields.py`, and look at what PEFT changed"
+    )
+
+
+def test_knowing_the_methods_needs_no_peft():
+    code = (
+        "import sys; from adapterkit import Registry; registry = Registry(); registry.load_all()\n"
+        "assert 'peft' not in sys.modules\n"
+        "sys.modules['peft'] = None; import importlib.util as u; real = u.find_spec\n"
+        "u.find_spec = lambda name, *more: None if name == 'peft' else real(name, *more)\n"
+        "from adapterkit import Base, ConfigError\n"
+        "from adapterkit.testing import ROWS, tiny_llama, tiny_tokenizer\n"
+        "base = Base(tiny_llama(), tokenizer=tiny_tokenizer(), registry=registry)\n"
+        "base.train(list(ROWS), method='lora', rank=1, max_steps=1)\n"
+        "try: base.train(list(ROWS), method='peft:vera', r=2)\n"
+        "except ConfigError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert "pip install 'adapterkit[peft]'" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("peft_type", sorted(REFUSED))
+def test_what_does_not_fit_says_why(llama, tmp_path, peft_type):
+    with pytest.raises(ConfigError, match="is not done here") as caught:
+        configured(peft_type, llama)
+    assert REFUSED[peft_type] in str(caught.value)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": peft_type}))
+    with pytest.raises(ArtifactError) as refused:
+        Adapter.load(tmp_path)
+    assert REFUSED[peft_type] in str(refused.value)
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "corda", "loftq"])
+def test_a_start_that_rewrites_the_base_is_refused_by_name(llama, start):
+    with pytest.raises(ConfigError, match=rf"{start}.*rewrites the base's own weights; see what method='lora'"):
+        configured("LORA", llama, init_lora_weights=start)
+
+
+# -- the life of an adapter -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peft_type", WORKING)
+def test_it_trains_with_no_option_and_leaves_the_base_as_it_is(peft_type, tmp_path):
+    base = Base(tiny_llama(), tokenizer=tiny_tokenizer())
+    before = state_digest(base.model)
+    run = {"max_steps": 12, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "logging_steps": 1}
+    adapter = base.train(list(ROWS), method=name_of(peft_type), output=tmp_path, **run)
+    log = [json.loads(line) for line in next(tmp_path.glob("*.jsonl")).read_text().splitlines()]
+    losses = [record["loss"] for record in log if "loss" in record]
+    assert min(losses[3:]) < losses[0], losses
+    assert base.load(tmp_path / "adapter") == adapter
+    base.use(adapter)
+    base.unload(adapter)
+    assert state_digest(base.model) == before
+    model = base.model
+    base.detach()
+    assert state_digest(model) == before
+
+
+@pytest.mark.parametrize("peft_type", ON_LAYERS)
+def test_a_fresh_adapter_changes_what_it_promises_to_change(ids, peft_type):
+    method = method_of(peft_type)
+    for family in ("llama", "gpt2", "qwen"):
+        base = Base(FAMILIES[family]())
+        layers, _ = fresh_layers(peft_type, base)
+        same = torch.equal(with_layers(base, method, layers, ids), base.logits(ids))
+        assert same or not method.traits.identity_start
+
+
+@pytest.mark.parametrize("peft_type", ON_LAYERS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_its_effects_do_what_its_layers_do(ids, family, peft_type):
+    base, method = Base(FAMILIES[family]()), method_of(peft_type)
+    layers, _ = moved_layers(peft_type, base)
+    own, bare = with_layers(base, method, layers, ids), base.logits(ids)
+    adapter = adapter_of(peft_type, base)
+    got = base.logits(ids, adapter=adapter)
+    effects = {type(one).__name__ for here in method.lower(dict(layers.items())).values() for one in here}
+    assert effects <= set(method.traits.effects)
+    torch.testing.assert_close(got, own, atol=1e-5 * max(1.0, float(own.abs().max())), rtol=0)
+    assert not torch.allclose(own, bare, atol=1e-3), "the adapter does nothing: the test is blind"
+
+
+@pytest.mark.parametrize("peft_type", WORKING)
+def test_a_row_beside_others_is_answered_as_it_is_alone(llama, ids, peft_type):
+    adapter, lora = adapter_of(peft_type, llama), make_adapter(llama, rank=4)
+    mixed = llama.logits(ids, adapter=[lora, adapter, None, adapter])
+    for row, one in enumerate((lora, adapter, None, adapter)):
+        torch.testing.assert_close(mixed[row : row + 1], llama.logits(ids[row : row + 1], adapter=one), **CLOSE)
+    llama.unload(adapter)
+
+
+@pytest.mark.parametrize("peft_type", MAIN)
+def test_rows_that_act_through_layers_are_answered_as_alone(llama, ids, peft_type, monkeypatch):
+    method, adapter = method_of(peft_type), adapter_of(peft_type, llama)
+    lowered = llama.logits(ids, adapter=adapter)
+    llama.unload(adapter)
+    monkeypatch.setattr(type(method), "lower", lambda self, layers: None)
+    mixed = llama.logits(ids, adapter=[None, adapter, make_adapter(llama, rank=4), adapter])
+    for row in (1, 3):
+        torch.testing.assert_close(mixed[row], lowered[row], **CLOSE)
+    llama.unload(adapter)
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("family", "peft_type"), ON_BOTH)
+def test_peft_loads_what_we_save_and_says_the_same(ids, family, peft_type):
+    base, folder = Base(FAMILIES[family]()), saved(peft_type, family)
+    adapter = base.load(Adapter.load(folder, registry=default_registry()))
+    model, found = loaded_by_peft(folder, family)
+    assert not found.unexpected_keys
+    assert set(peft.load_peft_weights(str(folder))) == set(peft.get_peft_model_state_dict(model))
+    ours = answers_of_peft(model, ids)
+    torch.testing.assert_close(ours, base.logits(ids, adapter=adapter), **CLOSE)
+    assert not torch.allclose(ours, base.logits(ids), atol=1e-3), "the adapter does nothing: the test is blind"
+
+
+@pytest.mark.parametrize(("family", "peft_type"), ON_BOTH)
+def test_we_load_what_peft_saves_and_say_the_same(ids, tmp_path, family, peft_type):
+    model, _ = loaded_by_peft(saved(peft_type, family), family)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(tmp_path / "theirs")
+    base = Base(FAMILIES[family]())
+    adapter = base.load(tmp_path / "theirs")
+    torch.testing.assert_close(base.logits(ids, adapter=adapter), answers_of_peft(model, ids), **CLOSE)
+    # and once more through our own files
+    again = Adapter.load(adapter.save(tmp_path / "ours"))
+    assert again == adapter
+    assert base.load(again) == adapter
+
+
+@pytest.mark.parametrize("peft_type", WORKING)
+def test_it_comes_back_bit_for_bit(tmp_path, llama, peft_type):
+    adapter = Adapter.load(saved(peft_type, "llama"))
+    folder = adapter.save(tmp_path / "again")
+    assert Adapter.load(folder) == adapter
+    weights = "adapter_model.safetensors"
+    assert (folder / weights).read_bytes() == (saved(peft_type, "llama") / weights).read_bytes()
+    method = method_of(adapter.method.removeprefix("peft:").upper())
+    assert expected_tensors(default_registry(), method, adapter.config, llama.sites) == {
+        name: tuple(tensor.shape) for name, tensor in adapter.tensors.items()
+    }
+
+
+@pytest.mark.parametrize("peft_type", sorted({*ON_LAYERS} - {"LN_TUNING", "IA3"}))
+def test_its_configuration_is_one_that_peft_makes(peft_type):
+    written = json.loads((saved(peft_type, "llama") / "adapter_config.json").read_text())
+    theirs = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type].from_peft_type(**written).to_dict()
+    same = {name: sorted(value) if isinstance(value, set) else value for name, value in theirs.items()}
+    nested = {"peft_version", "runtime_config"}
+    assert {name: written[name] for name in written} == {name: same[name] for name in written if name not in nested}
+
+
+def test_what_all_layers_share_is_held_once(llama):
+    adapter = adapter_of("VERA", llama)
+    assert sorted(name for name in adapter.tensors if "vera_A" in name) == ["shared.vera_A"]
+    layers, _ = fresh_layers("VERA", llama)
+    projections = {id(layer.tuner.vera_A) for name, layer in layers.items() if name != "shared"}
+    assert projections == {id(layers["shared"].held.vera_A)}
+
+
+def test_a_file_whose_layers_share_different_things_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = Adapter.load(saved("RANDLORA", "llama")).save(tmp_path / "adapter")
+    (folder / "adapterkit.json").unlink()
+    tensors = load_file(folder / "adapter_model.safetensors")
+    key = next(key for key in tensors if key.endswith("q_proj.randlora_A"))
+    save_file({**tensors, key: tensors[key] + 1.0}, folder / "adapter_model.safetensors")
+    with pytest.raises(ArtifactError, match="is not the one that all layers share"):
+        Adapter.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("peft_type", "field", "value"),
+    [
+        ("VERA", "save_projection", False),
+        ("OFT", "coft", True),
+        ("LOHA", "modules_to_save", ["lm_head"]),
+        ("LORA", "bias", "all"),
+        ("VBLORA", "save_only_topk_weights", True),
+        ("OFT", "a_field_of_tomorrow", "yes"),
+    ],
+)
+def test_a_file_that_asks_for_more_is_refused_by_name(tmp_path, peft_type, field, value):
+    folder = Adapter.load(saved(peft_type, "llama")).save(tmp_path / "adapter")
+    manifest = json.loads((folder / "adapterkit.json").read_text())
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), field: value}))
+    with pytest.raises(ArtifactError):
+        Adapter.load(folder)
+    with pytest.raises(ValueError, match=field):
+        default_registry().method(manifest["method"]).from_peft(json.loads(file.read_text()))
+
+
+def test_a_method_of_our_own_answers_to_a_file_of_peft_before_the_bridge(tmp_path):
+    for peft_type, expected in (("LORA", "lora"), ("PROMPT_TUNING", "prompt_tuning"), ("P_TUNING", "p_tuning")):
+        folder = Adapter.load(saved(peft_type, "llama")).save(tmp_path / peft_type)
+        (folder / "adapterkit.json").unlink()
+        assert Adapter.load(folder).method == expected
+
+
+# -- options and targets ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "targets", "feedforward"),
+    [("llama", {"k_proj", "v_proj", "down_proj"}, {"down_proj"}), ("gpt2", {"c_attn", "mlp.c_proj"}, {"mlp.c_proj"})],
+)
+def test_ia3_knows_the_layers_of_an_architecture(family, targets, feedforward):
+    base = Base(FAMILIES[family]())
+    config = configured("IA3", base)
+    named = {site.name for site in base.sites if any(site.name.endswith(f".{end}") for end in targets)}
+    assert {name.rsplit(".", 1)[0] for name in adapter_of("IA3", base).tensors} == named
+    assert all(any(name.endswith(f".{end}") for end in feedforward) for name in config.feedforward_modules if "." in name)
+
+
+def test_sizes_that_must_divide_the_layers_are_chosen_to(llama):
+    assert configured("C3A", llama).block_size == 16
+    assert configured("VBLORA", llama, target_modules=["q_proj"]).vector_length == 32
+    with pytest.raises(ConfigError, match="block_size"):
+        configured("C3A", Base(tiny_llama(intermediate_size=47)))
+    with pytest.raises(ConfigError, match="do not fit this base"):
+        fresh_layers("C3A", llama, block_size=7)
+
+
+def test_layers_are_chosen_as_peft_does(llama):
+    config = configured("LOKR", llama, target_modules=["q_proj", "v_proj"], exclude_modules=["v_proj"], layers_to_transform=1)
+    assert config.target_modules == ("model.layers.1.self_attn.q_proj",)
+    with pytest.raises(TargetError, match="did you mean 'q_proj'"):
+        configured("LOKR", llama, target_modules=["q_porj"])
+
+
+def test_patterns_choose_ranks_by_layer(llama):
+    layers, _ = fresh_layers("LOHA", llama, target_modules=["q_proj", "v_proj"], rank_pattern={"v_proj": 3})
+    ranks = {name.rpartition(".")[2]: layer.tuner.r["default"] for name, layer in layers.items()}
+    assert ranks == {"q_proj": 2, "v_proj": 3}
+
+
+def test_options_are_pefts_own(llama):
+    base = Base(tiny_llama(), tokenizer=tiny_tokenizer())
+    with pytest.raises(ConfigError, match="neither method 'peft:vera' nor training has it"):
+        base.train(list(ROWS), method="peft:vera", rank=4)
+    with pytest.raises(ConfigError, match="must be a whole number"):
+        base.train(list(ROWS), method="peft:vera", r=4.5)
+    fields = {field.name for field in attrs.fields(type(configured("VERA", llama)))}
+    assert fields < {field for field in peft.VeraConfig.__dataclass_fields__}
+
+
+@pytest.mark.parametrize("peft_type", ["LOHA", "LOKR", "OFT"])
+def test_gpt2_works_where_peft_has_no_layer_for_it(ids, peft_type):
+    base = Base(tiny_gpt2())
+    before = state_digest(base.model)
+    adapter = adapter_of(peft_type, base)
+    site = base.sites[-2]
+    with base.using(adapter):
+        changed = site.module(torch.eye(site.in_features)) - site.module(torch.zeros(1, site.in_features))
+    assert changed.shape == (site.in_features, site.out_features)
+    assert not torch.allclose(base.logits(ids, adapter=adapter), base.logits(ids), atol=1e-3)
+    assert state_digest(base.model) == before
+
+
+@pytest.mark.parametrize("peft_type", MAIN)
+def test_a_base_in_half_precision_is_answered_nearly_as_one_in_full(ids, peft_type):
+    full, half = Base(tiny_llama()), Base(tiny_llama().to(torch.bfloat16))
+    want = full.logits(ids, adapter=adapter_of(peft_type, full))
+    layers, _ = moved_layers(peft_type, half)
+    assert {parameter.dtype for parameter in layers.parameters()} == {torch.float32}
+    got = with_layers(half, method_of(peft_type), layers, ids).float()
+    assert (got - want).abs().mean() < 0.02 * want.abs().mean() + 0.01
+    lowered = half.logits(ids, adapter=adapter_of(peft_type, half)).float()
+    assert (lowered - want).abs().mean() < 0.02 * want.abs().mean() + 0.01
+
+
+@pytest.mark.parametrize("peft_type", SOFT)
+@pytest.mark.parametrize("start", ["TEXT", "SAMPLE_VOCAB"])
+def test_a_soft_prompt_starts_from_words(peft_type, start):
+    if peft_type == "P_TUNING":
+        pytest.skip("PEFT's p-tuning has no such option")
+    base = Base(tiny_llama(), tokenizer=tiny_tokenizer())
+    text = {"prompt_tuning_init_text": "my card"} if start == "TEXT" else {}
+    layers, config = fresh_layers(peft_type, base, prompt_tuning_init=start, **text)
+    method_of(peft_type).initialize(config, dict(layers.items()), base, ())
+    table, words = layers["input"].encoder.embedding.weight, base.model.get_input_embeddings().weight
+    assert all(any(torch.equal(row, word) for word in words) for row in table)
+
+
+def test_two_registries_have_their_own_methods():
+    assert Registry().method("peft:vera") is not default_registry().method("peft:vera")
+    assert OPTIONS.keys() <= {*WORKING}
