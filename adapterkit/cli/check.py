@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from adapterkit.errors import ConfigError, PluginError
 from adapterkit.testing import CHECKS, run
 
-from .plugins import PluginFiles
+from .plugins import PluginFiles  # noqa: TC001 - cyclopts reads the annotation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +35,9 @@ def check(
     option: Annotated[
         tuple[str, ...],
         Parameter(
-            help="An option to check the method with, as in rank=4; may be given again.", negative="", show_default=False
+            help="An option to check the method with, as in rank=4; may be given again.",
+            negative="",
+            show_default=False,
         ),
     ] = (),
     only: Annotated[

@@ -35,6 +35,7 @@ __all__ = [
     "digest_of_state",
     "distance",
     "loss",
+    "one_thread",
     "own_plan",
     "require_close",
     "stirred",
@@ -85,7 +86,7 @@ def require_close(one: Tensor, other: Tensor, what: str, within: float = CLOSE) 
 
 def bits(tensor: Tensor) -> bytes:
     """Every bit of a tensor."""
-    return cast("bytes", tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def digest_of_state(model: Any) -> dict[str, str]:
@@ -127,13 +128,24 @@ def surroundings() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Within this block torch computes in one thread: with tiny tensors, more would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
 def stirred() -> Iterator[None]:
     """Within this block, random states are where nobody has set them; afterwards they are as they were."""
     before = random.getstate()
     try:
         with torch.random.fork_rng(devices=[]):
             torch.rand(3)
-            random.random()
+            random.random()  # noqa: S311 - not a secret
             yield
     finally:
         random.setstate(before)

@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from .checks import CHECKS
+from .comparing import one_thread
 from .outcomes import DoesNotApply
 from .running import check_names
 from .subject import Subject
@@ -54,13 +55,14 @@ def conformance(
         )
         for check in CHECKS
     ]
-    return pytest.mark.parametrize("check", parameters)  # type: ignore[return-value]
+    return pytest.mark.parametrize("check", parameters)
 
 
 def _check(check: str, subject: Callable[[], Subject]) -> None:
     import pytest
 
     try:
-        CHECKS[check].function(subject())
+        with one_thread():
+            CHECKS[check].function(subject())
     except DoesNotApply as reason:
         pytest.skip(str(reason))

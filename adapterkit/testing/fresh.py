@@ -61,8 +61,9 @@ def _start(subject: Subject) -> Elsewhere:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(Path(one).resolve()) for one in sys.path),
         "PYTHONHASHSEED": other_hashes,
+        "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - this module, by this interpreter
         [sys.executable, "-m", __name__],
         input=json.dumps(request),
         capture_output=True,
@@ -82,7 +83,9 @@ def _importable(plugin: Any) -> str:
         return plugin.__name__
     if isinstance(plugin, (str, os.PathLike)):
         return str(Path(plugin).resolve())
-    raise DoesNotApply("the plugin is an object of this process, which another one cannot import: give a file or a module")
+    raise DoesNotApply(
+        "the plugin is an object of this process, which another one cannot import: give a file or a module"
+    )
 
 
 def digest_of_answers(logits: Tensor) -> str:
@@ -106,7 +109,7 @@ def _main() -> None:
     from .words import tiny_tokenizer
 
     request = json.load(sys.stdin)
-    torch.set_num_threads(request.get("threads", 1))
+    torch.set_num_threads(1)  # as in the process that asks
     FAMILIES["llama"](), tiny_tokenizer()
     before = surroundings()
     registry = Registry()

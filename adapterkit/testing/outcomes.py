@@ -11,7 +11,7 @@ __all__ = ["CheckFailed", "DoesNotApply", "Outcome", "Result", "require"]
 Outcome = Literal["passed", "failed", "does not apply", "failed as expected"]
 
 
-class CheckFailed(AssertionError):
+class CheckFailed(AssertionError):  # noqa: N818 - a word for a result, as DoesNotApply is
     """The method breaks a promise; the message says what was seen, why it matters and what to do."""
 
 

@@ -11,6 +11,7 @@ from adapterkit.errors import UnknownNameError
 from adapterkit.train.options import split_options
 
 from .checks import CHECKS
+from .comparing import one_thread
 from .outcomes import CheckFailed, DoesNotApply, Result
 from .subject import Subject
 
@@ -91,7 +92,8 @@ def one(check: Check, subject: Subject, expected: str | None = None) -> Result:
 
 def _outcome(check: Check, subject: Subject) -> tuple[str, str]:
     try:
-        check.function(subject)
+        with one_thread():
+            check.function(subject)
     except DoesNotApply as reason:
         return "does not apply", str(reason)
     except CheckFailed as failure:

@@ -14,6 +14,7 @@ from safetensors.torch import save_model
 
 from adapterkit.base import Base
 from adapterkit.config import build_config, option_names
+from adapterkit.errors import UnknownNameError
 from adapterkit.registry import Registry
 from adapterkit.resident import build_layers
 
@@ -122,7 +123,7 @@ class Subject:
         """The method's configuration with changed options; resolved for ``base`` where one is given."""
         known = option_names(self.method.config)
         mine = {name: value for name, value in {**self.options, **changes}.items() if name in known}
-        config = build_config(self.method.config, mine, what=f"options of method {self.name!r}")
+        config: Any = build_config(self.method.config, mine, what=f"options of method {self.name!r}")
         if base is None:
             return config
         return self.registry.call("configure", self.method, config=config, sites=base.sites)
@@ -145,9 +146,7 @@ class Subject:
         rows = [*ROWS[number:], *ROWS[:number]][: len(ROWS) - number]
         self._watcher.seen = seen = Seen()
         try:
-            seen.adapter = base.train(
-                rows, method=self.name, **{**RUN, "seed": number, **self.options, **options}
-            )
+            seen.adapter = base.train(rows, method=self.name, **{**RUN, "seed": number, **self.options, **options})
         finally:
             self._watcher.seen = None
         return seen
@@ -163,7 +162,6 @@ class Subject:
             "folder": str(self.adapter().save(self.folder / "adapter", registry=self.registry)),
             "base": str(self._model_folder("llama")),
             "options": {"dtype": "float32", **self._wanted},
-            "threads": torch.get_num_threads(),
         }
 
     def remember(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -175,10 +173,12 @@ class Subject:
     @functools.cached_property
     def neighbour(self) -> Adapter | None:
         """An adapter of another method for the Llama, where a method called ``lora`` is installed."""
-        if "lora" not in {method.name for method in self.registry.methods()}:
+        try:
+            self.registry.method("lora")
+        except UnknownNameError:
             return None
-        base = Base(FAMILIES["llama"](), tokenizer=tiny_tokenizer(), registry=self.registry)
-        return base.train(list(ROWS), method="lora", rank=3, **{**RUN, "seed": 7})
+        options: dict[str, Any] = {**RUN, "rank": 3, "seed": 7}
+        return self.base(plain=True).train(list(ROWS), method="lora", **options)
 
     def __repr__(self) -> str:
         return f"<Subject {self.name} {self.options}>"

@@ -29,7 +29,9 @@ class Kind:
         conv1d: Whether PEFT has a layer for GPT-2's ``Conv1D``; where it has none, PEFT is shown an ``nn.Linear`` instead.
         targets: ``"all-linear"``, or None where PEFT says other targets for each architecture.
         fixed: Options that always have this value: another would not fit into one file, or not into a shared base.
-        fitted: Options that must divide sizes of the targeted layers, and are chosen to: ``"in"``, ``"out"`` or ``"both"``.
+        without: Values of options that are not offered.
+        fitted: Options that are chosen to fit the targeted layers: to divide their size on one side or on both, or to be at
+            most that of the input, or the number of their weights.
         shares: Its layers share tensors, and have to be made together.
         repeated: What all layers share is written once more for each, as PEFT writes it.
         defaults: Training options that suit it better than the general ones.
@@ -47,6 +49,7 @@ class Kind:
     conv1d: bool = True
     targets: str | None = "all-linear"
     fixed: Mapping[str, Any] = attrs.field(factory=dict)
+    without: Mapping[str, tuple[Any, ...]] = attrs.field(factory=dict)
     fitted: Mapping[str, str] = attrs.field(factory=dict)
     shares: bool = False
     repeated: bool = False
@@ -85,6 +88,7 @@ KINDS: dict[str, Kind] = {
         identity=False,
         derived=True,
         defaults={"learning_rate": 3e-3},
+        fitted={"n_frequency": "most numbers"},
     ),
     "GLORA": Kind(
         about="a learned scale and shift of weight, input and bias at once",
@@ -94,7 +98,7 @@ KINDS: dict[str, Kind] = {
         reads=("forward",),
         conv1d=False,
     ),
-    "GRALORA": Kind(about="LoRA in blocks of the weight", writes=True),
+    "GRALORA": Kind(about="LoRA in blocks of the weight", writes=True, fitted={"gralora_k": "both"}),
     "HIRA": Kind(
         about="the weight times a low-rank matrix, number by number",
         effects=("Dense",),
@@ -128,7 +132,12 @@ KINDS: dict[str, Kind] = {
     "LOHA": Kind(about="the product, number by number, of two low-rank updates", conv1d=False),
     "LOKR": Kind(about="a Kronecker product as update", effects=("Dense",), conv1d=False),
     "LORA": Kind(about="LoRA as PEFT does it; `lora` is adapterkit's own"),
-    "MISS": Kind(about="one block of weights, shared by all parts of the input", conv1d=False),
+    "MISS": Kind(
+        about="one block of weights, shared by all parts of the input",
+        conv1d=False,
+        fitted={"r": "most in"},
+        without={"init_weights": ("bat",)},
+    ),
     "OFT": Kind(
         about="rotations of the weight's inputs, in blocks",
         effects=("Dense",),
@@ -195,7 +204,12 @@ KINDS: dict[str, Kind] = {
         fixed={"save_projection": True},
         defaults={"learning_rate": 4e-3},
     ),
-    "WAVEFT": Kind(about="an update with few wavelet coefficients", effects=("Dense",), derived=True),
+    "WAVEFT": Kind(
+        about="an update with few wavelet coefficients",
+        effects=("Dense",),
+        derived=True,
+        fitted={"n_frequency": "most numbers"},
+    ),
 }
 
 

@@ -38,7 +38,7 @@ def feedforward_modules(targets: Sequence[Site], sites: Sequence[Site]) -> tuple
 def fitted_sizes(
     fitted: Mapping[str, str], config: Any, defaults: Mapping[str, Any], chosen: Sequence[Site]
 ) -> dict[str, int]:
-    """For each option that was left open, the largest size up to PEFT's default that divides every targeted layer.
+    """For each option that was left open, the largest size up to PEFT's default that every targeted layer allows.
 
     Raises:
         ConfigError: There is none but 1.
@@ -47,8 +47,11 @@ def fitted_sizes(
     for name, side in fitted.items():
         if getattr(config, name) is not None:
             continue
-        whole = math.gcd(*(size for site in chosen for size in _sizes(site, side)))
-        found[name] = max(size for size in range(1, defaults[name] + 1) if whole % size == 0)
+        sizes = [size for site in chosen for size in _sizes(site, side)]
+        if side.startswith("most"):
+            found[name] = min(defaults[name], *sizes)
+            continue
+        found[name] = max(size for size in range(1, defaults[name] + 1) if math.gcd(*sizes) % size == 0)
         if found[name] == 1:
             raise ConfigError(
                 "options do not fit this base", [f"{name}: no size divides every targeted layer; name layers"]
@@ -57,7 +60,14 @@ def fitted_sizes(
 
 
 def _sizes(site: Site, side: str) -> tuple[int, ...]:
-    return {"in": (site.in_features,), "out": (site.out_features,), "both": (site.in_features, site.out_features)}[side]
+    inner, outer = site.in_features, site.out_features
+    return {
+        "in": (inner,),
+        "out": (outer,),
+        "both": (inner, outer),
+        "most in": (inner,),
+        "most numbers": (inner * outer,),
+    }[side]
 
 
 def _mapping(name: str) -> Mapping[str, Sequence[str]]:

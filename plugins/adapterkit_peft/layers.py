@@ -102,6 +102,11 @@ class TunerLayer(_Renamed):
         """The same where ``base_layer``, which gives ``y`` for ``x``, is the base's layer."""
         wide, known = _widen(x), _widen(y)
         given = _given(base_layer, x, wide, known.clone() if self._kind.writes and known is y else known)
+        if base_layer is self.site.module and self.site.is_quantized:
+            given.__dict__["_parameters"] = _of_shape(self.site, wide.device)
+        elif "forward" in self._kind.reads and wide is not x:
+            weights = base_layer._parameters.items()  # noqa: SLF001
+            given.__dict__["_parameters"] = {name: one if one is None else one.float() for name, one in weights}
         tuner = copy.copy(self.tuner)  # several threads may use this one
         tuner.__dict__["base_layer"] = given
         out: Tensor = tuner(wide, **self._arguments(wide))
@@ -115,6 +120,12 @@ class TunerLayer(_Renamed):
 
 def _widen(value: Tensor) -> Tensor:
     return value.float() if value.is_floating_point() and value.dtype.itemsize < 4 else value
+
+
+def _of_shape(site: Site, device: torch.device) -> dict[str, Any]:
+    """A weight that takes no memory: some layers look at its shape, and a packed one has another."""
+    weight = torch.zeros((), device=device).expand(site.out_features, site.in_features)
+    return {**site.parameters, "weight": nn.Parameter(weight, requires_grad=False)}
 
 
 def _given(module: nn.Module, x: Any, wide: Tensor, y: Tensor) -> nn.Module:

@@ -32,8 +32,8 @@ __all__ = ["PeftMethod", "need_peft", "peft_config"]
 
 REWRITING = ("corda", "loftq", "lora_ga", "olora", "pissa")
 """Initialisations of LoRA that put something else into the base's own weights."""
-NEEDING_MORE = ("eva", "mica")
-"""Initialisations that PEFT does with the training data or by hand, outside of its layers."""
+STARTS = (True, False, None, "gaussian", "orthogonal")
+"""Initialisations of LoRA that are done in the layer itself."""
 
 
 @attrs.frozen(eq=False)
@@ -49,7 +49,7 @@ class PeftMethod(Method):
         defaults = {"target_modules": kind.targets, **dict.fromkeys(kind.fitted)}
         return cls(
             f"peft:{peft_type.lower()}",
-            options_class(peft_type, Changes(defaults, dict(kind.fixed))),
+            options_class(peft_type, Changes(defaults, dict(kind.fixed), dict(kind.without))),
             summary=f"PEFT's {peft_type}: {kind.about}",
             traits=Traits(
                 identity_start=kind.identity,
@@ -199,9 +199,9 @@ def _refuse(method: str, config: Any) -> None:
             f"method {method!r} leaves the base as it is",
             [f"init_lora_weights: {start!r} rewrites the base's own weights; see what method='lora' has instead"],
         )
-    if isinstance(start, str) and start in NEEDING_MORE:
+    if start not in STARTS:
         raise ConfigError(
-            f"method {method!r} does not do this", [f"init_lora_weights: {start!r} is more than a layer can do"]
+            f"options of method {method!r} do not fit", [f"init_lora_weights: must be one of {STARTS}, not {start!r}"]
         )
 
 

@@ -22,6 +22,7 @@ TYPES: dict[str, Any] = {
     "int": int,
     "int list": tuple[int, ...],
     "none": None,
+    "numbers": dict[str, int | float],
     "str": str,
     "str list": tuple[str, ...],
 }
@@ -48,12 +49,17 @@ LEFT_OUT = {
 """Fields that are no options here: what the base decides, what PEFT alone does, and what reaches beyond layers."""
 
 
+_TYPES = {"init_lora_weights": ["bool", "none", "str"]}
+"""Fields whose values PEFT does not name in full."""
+
+
 @attrs.frozen
 class Changes:
-    """Where options differ from PEFT's: other defaults, and values that are always the same."""
+    """Where options differ from PEFT's: other defaults, values that are always the same, and values that are not offered."""
 
-    defaults: dict[str, Any]
-    fixed: dict[str, Any]
+    defaults: dict[str, Any] = attrs.field(factory=dict)
+    fixed: dict[str, Any] = attrs.field(factory=dict)
+    without: dict[str, tuple[Any, ...]] = attrs.field(factory=dict)
 
 
 def options_class(peft_type: str, changes: Changes) -> type:
@@ -63,7 +69,11 @@ def options_class(peft_type: str, changes: Changes) -> type:
         for name, field in fields_of(peft_type).items()
         if name not in LEFT_OUT and name not in changes.fixed and _kinds(field) and not name.endswith("_config")
     }
-    hints = {name: _hint(field, free=changes.defaults.get(name, 0) is None) for name, field in offered.items()}
+    offered = {name: {**field, "types": _TYPES.get(name, field["types"])} for name, field in offered.items()}
+    hints = {
+        name: _hint(field, free=changes.defaults.get(name, 0) is None, without=changes.without.get(name, ()))
+        for name, field in offered.items()
+    }
     body: dict[str, Any] = {
         name: _attribute(field, changes.defaults.get(name, field["default"])) for name, field in offered.items()
     }
@@ -80,10 +90,15 @@ def _kinds(field: dict[str, Any]) -> list[Any]:
     return [one for one in field["types"] if one not in ("nested", "none")]
 
 
-def _hint(field: dict[str, Any], *, free: bool) -> Any:
+def _hint(field: dict[str, Any], *, free: bool, without: tuple[Any, ...]) -> Any:
     """The annotation of a field; ``free`` adds None, for what is chosen where nothing is given."""
     kinds = [one for one in field["types"] if one != "nested"] + ["none"] * free
-    parts = tuple(Literal[tuple(one["one of"])] if isinstance(one, dict) else TYPES[one] for one in kinds)
+    parts = tuple(
+        Literal[tuple(value for value in one["one of"] if value not in without)]
+        if isinstance(one, dict)
+        else TYPES[one]
+        for one in kinds
+    )
     return Any if Any in parts else Union[parts]  # noqa: UP007 - made at run time
 
 

@@ -30,7 +30,7 @@ class RefusedMethod(Method):
         """The method ``peft:<peft_type in lower case>``, which does nothing."""
         return cls(
             f"peft:{peft_type.lower()}",
-            options_class(peft_type, Changes({}, {})),
+            options_class(peft_type, Changes()),
             summary=f"PEFT's {peft_type}: not done here, because {REFUSED[peft_type]}",
             peft_type=peft_type,
             reason=REFUSED[peft_type],

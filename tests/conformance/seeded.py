@@ -328,8 +328,7 @@ class Affine(nn.Module):
 class AssumesLinear(Good):
     def __init__(self, site, config):
         super().__init__(site, config)
-        out_features, in_features = site.module.weight.shape
-        self.up = nn.Parameter(torch.zeros(out_features, config.rank))
+        self.up = nn.Parameter(torch.zeros(len(site.module.weight), config.rank))
 
 
 class AssumesNoBias(nn.Module):
@@ -464,10 +463,15 @@ BUGS = (
     Bug(
         method("names_too_many", traits=Traits(effects=("LowRank", "Bias"))),
         "effects_are_those_promised",
-        "traits.effects names Bias, LowRank",
+        "traits.effects names Bias, LowRank:",
         "effects",
     ),
-    Bug(method("names_too_few", traits=Traits()), "effects_are_those_promised", "lower gives LowRank", "effects"),
+    Bug(
+        method("names_too_few", traits=Traits()),
+        "effects_are_those_promised",
+        "of the kinds LowRank, and .* names none",
+        "effects",
+    ),
     Bug(method("starts_off", StartsOff), "a_fresh_adapter_changes_nothing", "identity_start=False", "identity_start"),
     Bug(alone("does_nothing", DoesNothing), "a_trained_adapter_changes_answers", "does it act at all"),
     Bug(alone("neighbours", LooksAtNeighbours), "rows_are_answered_as_alone", "otherwise than alone"),

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 import pytest
 
 import adapterkit
+from adapterkit.cli.new import FILES
 from adapterkit.hooks import PROVIDERS
 from tests.support import ROOT
 
@@ -42,6 +43,11 @@ def test_the_wheel_holds_every_package_and_nothing_else(wheel):
     assert {name for name in wheel if name.endswith(".py")} == modules
     assert "adapterkit/py.typed" in wheel
     assert any(name.endswith("licenses/LICENSE") for name in wheel)
+
+
+def test_the_wheel_holds_the_templates_of_new(wheel):
+    held = {name.rpartition("/")[2] for name in wheel if name.startswith("adapterkit/cli/templates/")}
+    assert held == set(FILES)
 
 
 def test_the_wheel_declares_every_bundled_plugin_and_the_command(wheel):

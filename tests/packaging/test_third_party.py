@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from adapterkit import testing
 from tests.packaging.environments import Environment
 from tests.support import DATA, EXAMPLE_BASE, ROOT
 
@@ -57,7 +56,6 @@ def test_its_row_is_like_that_of_a_bundled_method(environment, projects, name):
     assert loaded[name] == {**loaded["lora"], **about, "provides": [f"method {name}"]}
 
 
-@pytest.mark.skipif(not hasattr(testing, "conformance"), reason="its tests need adapterkit.testing.conformance")
 @pytest.mark.parametrize("name", NAMES)
 def test_it_passes_its_own_tests(environment, projects, name):
     said = environment.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=projects[name])

@@ -43,6 +43,11 @@ def _field(field, hint):
         types, default = ["nested"], None
     elif default is None and "none" not in types:
         types.append("none")
+    if field.name.endswith("_pattern"):  # numbers by layer; PEFT says no more than that it is a dictionary
+        types = ["numbers" if one == "any" else one for one in types]
+    types.sort(
+        key=str
+    )  # in the order in which PEFT wrote them they are not always: typing keeps unions for one another
     return {"types": types, "default": default, "help": _first_sentence(field.metadata.get("help", ""))}
 
 

@@ -127,6 +127,6 @@ def test_options_that_do_not_go_together_say_why(options, said):
 
 def test_a_parameter_that_is_not_there_names_what_is():
     with pytest.raises(
-        TargetError, match="no target parameter 'experts.gate_proj'.* Available: down_proj, gate_up_proj"
+        TargetError, match=r"no target parameter 'experts.gate_proj'.* Available: down_proj, gate_up_proj"
     ):
         make_adapter(Base(mixture("Mixtral")), target_parameters=["experts.gate_proj"])

@@ -212,7 +212,7 @@ def test_eva_needs_rows_enough(examples):
 
 
 def test_a_name_that_is_no_start_is_refused():
-    with pytest.raises(ValueError, match="must be true or one of gaussian, .*, not 'pisa'"):
+    with pytest.raises(ValueError, match=r"must be true or one of gaussian, .*, not 'pisa'"):
         default_registry().method("lora").config(init_lora_weights="pisa")
 
 

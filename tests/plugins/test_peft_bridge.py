@@ -113,11 +113,10 @@ def test_a_start_that_rewrites_the_base_is_refused_by_name(llama, start):
 def test_it_trains_with_no_option_and_leaves_the_base_as_it_is(peft_type, tmp_path):
     base = Base(tiny_llama(), tokenizer=tiny_tokenizer())
     before = state_digest(base.model)
-    run = {"max_steps": 12, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "logging_steps": 1}
+    run = {"max_steps": 12, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "warmup_ratio": 0.0}
     adapter = base.train(list(ROWS), method=name_of(peft_type), output=tmp_path, **run)
-    log = [json.loads(line) for line in next(tmp_path.glob("*.jsonl")).read_text().splitlines()]
-    losses = [record["loss"] for record in log if "loss" in record]
-    assert min(losses[3:]) < losses[0], losses
+    scores = base.evaluate(list(ROWS), adapter=adapter, max_new_tokens=1)
+    assert scores["loss"] < scores.base["loss"]
     assert base.load(tmp_path / "adapter") == adapter
     base.use(adapter)
     base.unload(adapter)
@@ -180,7 +179,7 @@ def test_peft_loads_what_we_save_and_says_the_same(ids, family, peft_type):
     base, folder = Base(FAMILIES[family]()), saved(peft_type, family)
     adapter = base.load(Adapter.load(folder, registry=default_registry()))
     model, found = loaded_by_peft(folder, family)
-    assert not found.unexpected_keys
+    assert peft_type in SOFT or not found.unexpected_keys  # PEFT puts a soft prompt into its place apart from the rest
     assert set(peft.load_peft_weights(str(folder))) == set(peft.get_peft_model_state_dict(model))
     ours = answers_of_peft(model, ids)
     torch.testing.assert_close(ours, base.logits(ids, adapter=adapter), **CLOSE)
@@ -285,7 +284,9 @@ def test_ia3_knows_the_layers_of_an_architecture(family, targets, feedforward):
     config = configured("IA3", base)
     named = {site.name for site in base.sites if any(site.name.endswith(f".{end}") for end in targets)}
     assert {name.rsplit(".", 1)[0] for name in adapter_of("IA3", base).tensors} == named
-    assert all(any(name.endswith(f".{end}") for end in feedforward) for name in config.feedforward_modules if "." in name)
+    assert all(
+        any(name.endswith(f".{end}") for end in feedforward) for name in config.feedforward_modules if "." in name
+    )
 
 
 def test_sizes_that_must_divide_the_layers_are_chosen_to(llama):
@@ -298,7 +299,9 @@ def test_sizes_that_must_divide_the_layers_are_chosen_to(llama):
 
 
 def test_layers_are_chosen_as_peft_does(llama):
-    config = configured("LOKR", llama, target_modules=["q_proj", "v_proj"], exclude_modules=["v_proj"], layers_to_transform=1)
+    config = configured(
+        "LOKR", llama, target_modules=["q_proj", "v_proj"], exclude_modules=["v_proj"], layers_to_transform=1
+    )
     assert config.target_modules == ("model.layers.1.self_attn.q_proj",)
     with pytest.raises(TargetError, match="did you mean 'q_proj'"):
         configured("LOKR", llama, target_modules=["q_porj"])
@@ -317,7 +320,7 @@ def test_options_are_pefts_own(llama):
     with pytest.raises(ConfigError, match="must be a whole number"):
         base.train(list(ROWS), method="peft:vera", r=4.5)
     fields = {field.name for field in attrs.fields(type(configured("VERA", llama)))}
-    assert fields < {field for field in peft.VeraConfig.__dataclass_fields__}
+    assert fields < set(peft.VeraConfig.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("peft_type", ["LOHA", "LOKR", "OFT"])
@@ -325,7 +328,7 @@ def test_gpt2_works_where_peft_has_no_layer_for_it(ids, peft_type):
     base = Base(tiny_gpt2())
     before = state_digest(base.model)
     adapter = adapter_of(peft_type, base)
-    site = base.sites[-2]
+    site = next(site for site in base.sites if site.kind == "conv1d")
     with base.using(adapter):
         changed = site.module(torch.eye(site.in_features)) - site.module(torch.zeros(1, site.in_features))
     assert changed.shape == (site.in_features, site.out_features)

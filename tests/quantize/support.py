@@ -81,7 +81,7 @@ def bits(model):
         )
         for key, one in [(name, parameter), *more, ("SCB", scales)]:
             value = (
-                one.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+                one.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
                 if isinstance(one, torch.Tensor)
                 else one
             )

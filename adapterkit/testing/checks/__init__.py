@@ -11,6 +11,8 @@ import attrs
 from . import answers, bases, effects, files, options, peft, training, untouched
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from adapterkit.testing.subject import Subject
 
 __all__ = ["CHECKS", "Check"]
@@ -31,9 +33,14 @@ class Check:
     function: Callable[[Subject], None]
 
 
+def _line(group: ModuleType, name: str) -> int:
+    """Where a check is written: the order there is that in which they are run."""
+    return int(getattr(group, name).__code__.co_firstlineno)
+
+
 CHECKS = {
     name: Check(name, inspect.cleandoc(getattr(group, name).__doc__), getattr(group, name))
     for group in (options, untouched, training, files, effects, answers, bases, peft)
-    for name in group.__all__
+    for name in sorted(group.__all__, key=lambda name: _line(group, name))
 }
 """Every check by name."""

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 __all__ = [
     "a_fresh_adapter_changes_nothing",
     "a_trained_adapter_changes_answers",
-    "rows_are_answered_as_alone",
-    "padding_changes_nothing",
     "cached_answers_are_the_same",
+    "padding_changes_nothing",
+    "rows_are_answered_as_alone",
+    "stacked_in_either_order",
     "swapping_leaves_nothing_behind",
     "threads_do_not_meet",
-    "stacked_in_either_order",
 ]
 
 PLAINLY = 1e-3
@@ -81,7 +81,9 @@ def rows_are_answered_as_alone(subject: Subject) -> None:
             f"row {number} of a mixed batch, with {adapter or 'the base alone'}, is answered otherwise than alone",
         )
     require_close(
-        base.logits(ids, adapter=first)[:1], base.logits(ids[:1], adapter=first), "a row is answered otherwise beside others"
+        base.logits(ids, adapter=first)[:1],
+        base.logits(ids[:1], adapter=first),
+        "a row is answered otherwise beside others",
     )
 
 
@@ -199,10 +201,13 @@ def stacked_in_either_order(subject: Subject) -> None:
         with base.using(subject.adapter(number)):
             plans.append(base.runtime.plan or {})
     one, other = (answers(base, _stacked(order), ids) for order in (plans, plans[::-1]))
-    require_close(one, other, "two adapters of the method act otherwise in the other order: say Traits(stackable=False)")
+    require_close(
+        one, other, "two adapters of the method act otherwise in the other order: say Traits(stackable=False)"
+    )
     for plan in plans:
         require(
-            distance(one, answers(base, plan, ids)) > PLAINLY, "of two adapters of the method one alone acts: say Traits(stackable=False)"
+            distance(one, answers(base, plan, ids)) > PLAINLY,
+            "of two adapters of the method one alone acts: say Traits(stackable=False)",
         )
 
 

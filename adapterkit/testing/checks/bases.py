@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,17 +15,19 @@ from adapterkit.testing.subject import need
 from adapterkit.testing.words import some_ids, tiny_tokenizer
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Callable
+
+    from torch import nn
 
     from adapterkit.testing.subject import Subject
 
 __all__ = [
-    "acts_on_gpt2",
-    "acts_on_biases",
-    "acts_on_a_mixture_of_experts",
-    "acts_on_tied_embeddings",
     "acts_on_a_bfloat16_base",
+    "acts_on_a_mixture_of_experts",
     "acts_on_a_quantized_base_or_refuses_it",
+    "acts_on_biases",
+    "acts_on_gpt2",
+    "acts_on_tied_embeddings",
 ]
 
 HALF = 0.05
@@ -75,7 +77,9 @@ def _acts_on(subject: Subject, family: str) -> None:
     seen = subject.train(base)
     alone = base.logits(ids, adapter=seen.adapter)
     require(bool(alone.isfinite().all()), "the answers are not numbers")
-    require_close(alone, answers(base, own_plan(subject.name, seen.trained), ids), "the adapter acts otherwise than in training")
+    require_close(
+        alone, answers(base, own_plan(subject.name, seen.trained), ids), "the adapter acts otherwise than in training"
+    )
     mixed = base.logits(ids, adapter=[seen.adapter, None, seen.adapter, None])
     require_close(mixed[::2], alone[::2], "a row is answered otherwise in a mixed batch than alone")
     require_close(mixed[1::2], bare[1::2], "a row without an adapter is answered otherwise beside one that has one")
@@ -86,13 +90,16 @@ def _acts_on(subject: Subject, family: str) -> None:
 def acts_on_a_bfloat16_base(subject: Subject) -> None:
     """On a base in bfloat16 the adapter is trained in float32, and answers are numbers near those on the base in float32.
 
-    A parameter in bfloat16 does not move: what a step adds to it is smaller than its last bit. So no tensor takes its dtype from the
-    base's weight.
+    A parameter in bfloat16 does not move: what a step adds to it is smaller than its last bit. So no tensor takes its dtype
+    from the base's weight.
     """
     base, ids = subject.base(dtype="bfloat16"), some_ids()
     tensors = subject.train(base).adapter.tensors
     narrow = [name for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.dtype != torch.float32]
-    require(not narrow, f"{', '.join(narrow[:3])} is {tensors[narrow[0]].dtype if narrow else ''} on a base in bfloat16, not float32")
+    require(
+        not narrow,
+        f"{', '.join(narrow[:3])} is {tensors[narrow[0]].dtype if narrow else ''} on a base in bfloat16, not float32",
+    )
     adapter = subject.adapter()
     got, want = base.logits(ids, adapter=adapter).float(), subject.base().logits(ids, adapter=adapter)
     found = float((got - want).norm() / want.norm())
@@ -115,23 +122,27 @@ def acts_on_a_quantized_base_or_refuses_it(subject: Subject) -> None:
     require(bool(got.isfinite().all()), "the answers on a 4-bit base are not numbers")
     require_close(base.logits(ids), dense.logits(ids), "the kit's own base is not the same unpacked", 10 * CLOSE)
     require_close(got, want, "the adapter acts on a 4-bit base otherwise than on the same weights unpacked", 10 * CLOSE)
-    require_close(got, answers(base, own_plan(subject.name, seen.trained), ids), "the adapter acts otherwise than in training")
+    require_close(
+        got, answers(base, own_plan(subject.name, seen.trained), ids), "the adapter acts otherwise than in training"
+    )
 
 
 def _is_refused(subject: Subject, base: Base) -> None:
-    for what, act in {"train": lambda: subject.train(base), "load": lambda: base.load(subject.adapter())}.items():
+    adapter = subject.adapter()
+    asked: dict[str, Callable[[], Any]] = {"train": lambda: subject.train(base), "load": lambda: base.load(adapter)}
+    for what, ask in asked.items():
         try:
-            act()
+            ask()
         except SelectionError:
             continue
         raise CheckFailed(f"{what} takes a method without the trait quantized_base on a 4-bit base")
 
 
-def _unpacked(base: Base) -> Tensor:
+def _unpacked(base: Base) -> nn.Module:
     """The same model with its 4-bit weights in float32."""
-    model = tiny_llama()
+    model: nn.Module = tiny_llama()
     with torch.no_grad():
         for site in base.sites:
             if site.is_quantized:
-                model.get_submodule(site.name).weight.copy_(site.dense_weight())
-    return model  # type: ignore[no-any-return]
+                model.get_parameter(f"{site.name}.weight").copy_(site.dense_weight())
+    return model

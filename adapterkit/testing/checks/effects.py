@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from adapterkit.testing.subject import Subject
 
 __all__ = [
-    "what_is_kept_acts_as_what_was_trained",
-    "lowered_acts_as_trained",
-    "every_option_is_served_as_trained",
     "effects_are_those_promised",
+    "every_option_is_served_as_trained",
+    "lowered_acts_as_trained",
+    "what_is_kept_acts_as_what_was_trained",
 ]
 
 
@@ -90,8 +90,11 @@ def effects_are_those_promised(subject: Subject) -> None:
         base = subject.base(family)
         for change in ({}, *subject.variants()):
             found |= _kinds(subject, base, change)
-    said = f"lower gives {', '.join(sorted(found)) or 'no effects'}, and traits.effects names {', '.join(sorted(promised)) or 'none'}"
-    require(found == promised, f"{said}: name what is given, no more and no less")
+    given, named = (", ".join(sorted(kinds)) or "none" for kinds in (found, promised))
+    require(
+        found == promised,
+        f"lower gives effects of the kinds {given}, and traits.effects names {named}: name what is given, no more and no less",
+    )
 
 
 def _kinds(subject: Subject, base: Base, change: Mapping[str, Any]) -> set[str]:

@@ -14,7 +14,7 @@ from adapterkit.artifact.layout import CARD, MANIFEST, PEFT_CONFIG, WEIGHTS
 from adapterkit.base import Base
 from adapterkit.errors import ArtifactError
 from adapterkit.resident import build_layers, expected_tensors, flatten
-from adapterkit.testing.comparing import answers, bits, changed, digest_of_state, own_plan, require_close
+from adapterkit.testing.comparing import answers, bits, changed, digest_of_state, own_plan
 from adapterkit.testing.fresh import digest_of_answers, elsewhere
 from adapterkit.testing.models import tiny_llama
 from adapterkit.testing.outcomes import CheckFailed, require
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from adapterkit.testing.subject import Subject
 
 __all__ = [
+    "a_fresh_process_answers_the_same",
+    "another_base_refuses_the_adapter",
     "building_without_memory_tells_the_shapes",
     "nothing_is_hidden_from_the_file",
     "saved_and_loaded_is_the_same",
-    "a_fresh_process_answers_the_same",
     "the_folder_holds_the_adapter_alone",
-    "another_base_refuses_the_adapter",
 ]
 
 
@@ -53,10 +53,15 @@ def building_without_memory_tells_the_shapes(subject: Subject) -> None:
         for name, tensor in (*layer.named_parameters(), *layer.named_buffers())
         if tensor.device.type != "meta"
     ]
-    require(not placed, f"build puts {', '.join(placed[:3])} into memory whatever the device is: make tensors with torch alone")
+    require(
+        not placed,
+        f"build puts {', '.join(placed[:3])} into memory whatever the device is: make tensors with torch alone",
+    )
     # by identity, not by name: a layer may call its tensors otherwise in files
     kept = {id(tensor) for layer in layers.values() for tensor in layer.state_dict(keep_vars=True).values()}
-    lost = [f"{site}.{name}" for site, layer in layers.items() for name, one in layer.named_buffers() if id(one) not in kept]
+    lost = [
+        f"{site}.{name}" for site, layer in layers.items() for name, one in layer.named_buffers() if id(one) not in kept
+    ]
     require(not lost, f"the buffer {', '.join(lost[:2])} is not persistent, and is gone when the adapter is loaded")
 
 
@@ -99,10 +104,16 @@ def saved_and_loaded_is_the_same(subject: Subject) -> None:
     loaded = Adapter.load(folders[0], registry=subject.registry)
     tensors = {name: bits(tensor) for name, tensor in adapter.tensors.items()}
     different = changed(tensors, {name: bits(tensor) for name, tensor in loaded.tensors.items()})
-    require(not different, f"{', '.join(different[:3])} has other bits after it was saved and loaded: see to_file and from_file")
+    require(
+        not different,
+        f"{', '.join(different[:3])} has other bits after it was saved and loaded: see to_file and from_file",
+    )
     require(loaded == adapter, f"the configuration is another one after it was saved and loaded: {loaded.config}")
     base.load(loaded)
-    require(torch.equal(base.logits(ids, adapter=loaded), want), "the adapter answers otherwise after it was saved and loaded")
+    require(
+        torch.equal(base.logits(ids, adapter=loaded), want),
+        "the adapter answers otherwise after it was saved and loaded",
+    )
 
 
 def a_fresh_process_answers_the_same(subject: Subject) -> None:
@@ -133,11 +144,16 @@ def the_folder_holds_the_adapter_alone(subject: Subject) -> None:
     with safe_open(folder / WEIGHTS, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     numbers = sum(tensor.numel() for tensor in tensors.values())
-    require(numbers == adapter.parameters, f"the file holds {numbers} numbers, and the adapter has {adapter.parameters}")
+    require(
+        numbers == adapter.parameters, f"the file holds {numbers} numbers, and the adapter has {adapter.parameters}"
+    )
     of_base = {bits(one.float()): name for name, one in base.model.named_parameters() if one.is_floating_point()}
     for name, tensor in tensors.items():
         owner = of_base.get(bits(tensor.float())) if tensor.unique().numel() > 1 else None
-        require(owner is None, f"{name} is the base's own {owner}: keep it out of the layer, or in a buffer with persistent=False")
+        require(
+            owner is None,
+            f"{name} is the base's own {owner}: keep it out of the layer, or in a buffer with persistent=False",
+        )
 
 
 def another_base_refuses_the_adapter(subject: Subject) -> None:

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from adapterkit.testing.subject import Subject
 
 __all__ = [
-    "name_and_options_can_be_written",
-    "operations_are_given_what_they_ask_for",
-    "wrong_options_are_refused",
     "config_is_left_alone",
     "config_survives_json",
     "configuring_again_changes_nothing",
+    "name_and_options_can_be_written",
+    "operations_are_given_what_they_ask_for",
     "targets_that_match_nothing_are_refused",
+    "wrong_options_are_refused",
 ]
 
 NAME = re.compile(r"[a-z][a-z0-9_]*(:[a-z][a-z0-9_]*)?")
@@ -67,7 +67,8 @@ def operations_are_given_what_they_ask_for(subject: Subject) -> None:
         mine = inspect.signature(getattr(type(subject.method), name)).parameters.values()
         defaults = [one.name for one in mine if one.default is not inspect.Parameter.empty]
         require(
-            not defaults, f"{name} gives {', '.join(defaults)} a default, and so will never be given a value: take it out"
+            not defaults,
+            f"{name} gives {', '.join(defaults)} a default, and so will never be given a value: take it out",
         )
         known = set(inspect.signature(getattr(Method, name)).parameters)
         strange = [one.name for one in mine if one.name not in known]
@@ -117,11 +118,17 @@ def config_is_left_alone(subject: Subject) -> None:
             continue
         raise CheckFailed(f"the option {name!r} of a configuration can be set: use @attrs.frozen")
     resolved = subject.registry.call("configure", subject.method, config=config, sites=base.sites)
-    require(to_dict(config) == before, "configure changes the configuration that it is given: return another with attrs.evolve")
+    require(
+        to_dict(config) == before,
+        "configure changes the configuration that it is given: return another with attrs.evolve",
+    )
     before = to_dict(resolved)
     for _ in range(2):
         subject.registry.call("build", subject.method, config=resolved, sites=base.sites)
-    require(to_dict(resolved) == before, f"build changes the configuration that it is given: {before} became {to_dict(resolved)}")
+    require(
+        to_dict(resolved) == before,
+        f"build changes the configuration that it is given: {before} became {to_dict(resolved)}",
+    )
 
 
 def config_survives_json(subject: Subject) -> None:
@@ -134,7 +141,10 @@ def config_survives_json(subject: Subject) -> None:
             again = from_dict(type(config), json.loads(json.dumps(to_dict(config))), what="the configuration from JSON")
         except TypeError as error:
             raise CheckFailed(f"the configuration cannot be written as JSON: {error}") from error
-        require(again == config, f"{config} became {again} on the way through JSON: tuples and mappings must be annotated so")
+        require(
+            again == config,
+            f"{config} became {again} on the way through JSON: tuples and mappings must be annotated so",
+        )
 
 
 def configuring_again_changes_nothing(subject: Subject) -> None:
@@ -166,7 +176,7 @@ def targets_that_match_nothing_are_refused(subject: Subject) -> None:
     wanted: dict[str, Any] = {**subject.options, "target_modules": ("no_such_layer",)}
     mine = {name: value for name, value in wanted.items() if name in option_names(subject.method.config)}
     try:
-        config = build_config(subject.method.config, mine, what="options")
+        config: Any = build_config(subject.method.config, mine, what="options")
         subject.registry.call("configure", subject.method, config=config, sites=base.sites)
     except TargetError as error:
         names = {site.name.rpartition(".")[2] for site in base.sites}
@@ -174,4 +184,6 @@ def targets_that_match_nothing_are_refused(subject: Subject) -> None:
     except AdapterkitError as error:
         raise CheckFailed(f"it is refused with {type(error).__name__}, not TargetError: {error}") from error
     else:
-        raise CheckFailed("target_modules=['no_such_layer'] was taken without a word: match names with `match` or `targeted`")
+        raise CheckFailed(
+            "target_modules=['no_such_layer'] was taken without a word: match names with `match` or `targeted`"
+        )

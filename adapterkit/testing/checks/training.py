@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from adapterkit.testing.subject import Subject
 
 __all__ = [
-    "training_reaches_every_tensor",
-    "training_lowers_the_loss",
-    "training_is_repeatable",
+    "importing_changes_nothing_else",
     "recomputing_activations_changes_nothing",
     "surroundings_are_left_alone",
-    "importing_changes_nothing_else",
+    "training_is_repeatable",
+    "training_lowers_the_loss",
+    "training_reaches_every_tensor",
 ]
 
 
@@ -44,7 +44,10 @@ def training_reaches_every_tensor(subject: Subject) -> None:
         if parameter.requires_grad
     }
     without += sorted(listening - seen.gradients.keys())
-    require(not without, f"no gradient reaches {', '.join(without[:3])}: look for detach(), .data, .item() or a parameter unused")
+    require(
+        not without,
+        f"no gradient reaches {', '.join(without[:3])}: look for detach(), .data, .item() or a parameter unused",
+    )
     wild = [name for name, found in seen.gradients.items() if not all(bool(one.isfinite().all()) for one in found)]
     require(not wild, f"the gradient of {', '.join(wild[:3])} is not a number")
     resting = [
@@ -53,7 +56,10 @@ def training_reaches_every_tensor(subject: Subject) -> None:
         for name, parameter in layer.named_parameters()
         if parameter.requires_grad and torch.equal(parameter, dict(seen.trained[site].named_parameters())[name])
     ]
-    require(not resting, f"{', '.join(resting[:3])} got a gradient and has not moved: is it replaced after the optimizer was made?")
+    require(
+        not resting,
+        f"{', '.join(resting[:3])} got a gradient and has not moved: is it replaced after the optimizer was made?",
+    )
 
 
 def training_lowers_the_loss(subject: Subject) -> None:
@@ -82,8 +88,8 @@ def training_is_repeatable(subject: Subject) -> None:
     different = [name for name in first.tensors if not torch.equal(first.tensors[name], second.tensors[name])]
     require(
         first == second,
-        f"the same run trained another adapter: {', '.join(different[:3]) or 'its configuration'} differs. Draw random numbers from "
-        "torch alone",
+        f"the same run trained another adapter: {', '.join(different[:3]) or 'its configuration'} differs. Draw random numbers "
+        "from torch alone",
     )
 
 
@@ -115,7 +121,9 @@ def surroundings_are_left_alone(subject: Subject) -> None:
     The method runs inside somebody else's program, whose other parts rely on them.
     """
     base = subject.base()
-    base.train(list(ROWS), method=subject.name, **{**subject.options, "max_steps": 1})  # what libraries do once is not counted
+    base.train(
+        list(ROWS), method=subject.name, **{**subject.options, "max_steps": 1}
+    )  # what libraries do once is not counted
     with stirred():
         before = surroundings()
         adapter = subject.train(base, max_steps=1).adapter

@@ -17,7 +17,7 @@ from adapterkit.testing.outcomes import require
 from adapterkit.testing.words import ROWS, some_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import nn
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from adapterkit.testing.subject import Subject
 
 __all__ = [
+    "adapter_is_not_changed_by_its_use",
     "base_keeps_every_bit",
     "detach_gives_the_model_back",
     "inputs_and_outputs_are_left_alone",
-    "adapter_is_not_changed_by_its_use",
     "unloading_gives_the_memory_back",
 ]
 
@@ -44,14 +44,14 @@ def base_keeps_every_bit(subject: Subject) -> None:
     base, ids = subject.base(), some_ids()
     before = digest_of_state(base.model)
     adapters: list[Adapter] = []
-    life = {
+    life: dict[str, Callable[[], Any]] = {
         "building": lambda: subject.layers(base),
         "training": lambda: adapters.append(subject.train(base).adapter),
         "loading": lambda: adapters.append(base.load(subject.adapter(1))),
         "acting": lambda: _act(base, adapters[0], ids),
         "acting in a mixed batch": lambda: base.logits(ids, adapter=[adapters[0], adapters[1], None, adapters[0]]),
         "generating": lambda: base.generate(PROMPT, adapter=adapters[0], max_new_tokens=3),
-        "unloading": lambda: [base.unload(adapter) for adapter in adapters],
+        "unloading": lambda: list(map(base.unload, adapters)),
     }
     for stage, act in life.items():
         act()
@@ -164,7 +164,10 @@ def unloading_gives_the_memory_back(subject: Subject) -> None:
     if any(one() is not None for one in watched.values()):
         gc.collect()
     alive = sorted(name for name, one in watched.items() if one() is not None)
-    require(not alive, f"something holds on to what acted at {', '.join(alive[:2])} after it was given up: keep no layers in a cache")
+    require(
+        not alive,
+        f"something holds on to what acted at {', '.join(alive[:2])} after it was given up: keep no layers in a cache",
+    )
 
 
 def _weak(things: Mapping[str, Any]) -> dict[str, weakref.ref[Any]]:
