@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 import torch
 
 from .adapter import Adapter
-from .artifact.copies import check_copies
-from .artifact.fit import check_base, check_tensors
+from .artifact.fit import check_base
 from .artifact.manifest import BaseReference
 from .baking import bake
 from .data.batching import prepend
-from .errors import ArtifactError, BaseLoadError, ConfigError, SelectionError, TargetError
+from .errors import BaseLoadError, ConfigError, SelectionError
 from .fingerprint import fingerprint
 from .generation import generate
 from .loading import LoadedBase, Source, load_base
 from .once import once
 from .quantization import format_of
 from .registry import Registry, default_registry
-from .resident import Resident, expected_tensors, make_resident
+from .resident import Resident, make_resident
 from .runtime import Plan, RowPlan, Runtime, row_plan, take_over, virtual_count
 from .sites import Site, find_sites
 from .train.evaluation import evaluate
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from .contracts import Method
     from .generation import Prompt
     from .train.evaluation import Evaluation
 
@@ -262,33 +260,11 @@ class Base:
             if found is not None:  # another thread was faster
                 return found
             check_base(adapter.manifest, self.reference.fingerprint)
-            method = self.registry.method(adapter.method)
-            self.check_method(method)
-            check_copies(adapter.copies, dict(self._loaded.model.named_parameters(remove_duplicate=False)))
-            check_tensors(adapter.tensors, self._expected(method, adapter.config))
-            resident = make_resident(self.registry, method, adapter, self.sites, self._loaded.model)
+            resident = make_resident(self.registry, adapter, self.sites, self._loaded.model)
             _ = self.runtime
             self._residents[adapter.digest] = resident
         self.registry.notify("adapterkit_adapter_loaded", adapter=adapter)
         return resident
-
-    def _expected(self, method: Method, config: Any) -> dict[str, tuple[int, ...]]:
-        """Which tensors, of which shapes, an adapter of this configuration holds on this base."""
-        try:
-            return expected_tensors(self.registry, method, config, self.sites)
-        except (ConfigError, TargetError) as error:
-            raise ArtifactError(f"the adapter does not fit this base: {error}") from error
-
-    def check_method(self, method: Method) -> None:
-        """Refuse a method that does not promise to act on such a base.
-
-        Raises:
-            SelectionError: The base is quantized, and the method needs its weights.
-        """
-        if not method.traits.quantized_base and any(site.is_quantized for site in self.sites):
-            raise SelectionError(
-                f"method {method.name!r} does not act on a quantized base; load it without `quantize`, or use another method"
-            )
 
     # -- training -----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,9 @@ import attrs
 import torch
 from torch import nn
 
-from .errors import PluginError, SelectionError
+from .artifact.copies import check_copies
+from .artifact.fit import check_tensors
+from .errors import ArtifactError, ConfigError, PluginError, SelectionError, TargetError
 from .runtime import InputAction, actions_for, uniform_plan
 from .runtime.actions import LayerAction
 from .sites import INPUT, SHARED
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Resident",
     "build_layers",
+    "check_method",
     "expected_tensors",
     "flatten",
     "load_layers",
@@ -82,10 +85,17 @@ def flatten(layers: Mapping[str, nn.Module] | nn.ModuleDict) -> dict[str, Tensor
     return {f"{site}.{name}": tensor for site, layer in layers.items() for name, tensor in layer.state_dict().items()}
 
 
-def make_resident(
-    registry: Registry, method: Method, adapter: Adapter, sites: Sequence[Site], model: nn.Module
-) -> Resident:
-    """Put an adapter that was checked to fit where the base is, ready to act."""
+def make_resident(registry: Registry, adapter: Adapter, sites: Sequence[Site], model: nn.Module) -> Resident:
+    """Put an adapter where the base is, ready to act, once everything about it is seen to fit.
+
+    Raises:
+        ArtifactError: Its tensors are not exactly those that its method has on this base.
+        SelectionError: Its method does not act on such a base.
+    """
+    method = registry.method(adapter.method)
+    check_method(method, sites)
+    check_copies(adapter.copies, dict(model.named_parameters(remove_duplicate=False)))
+    check_tensors(adapter.tensors, _expected(registry, method, adapter.config, sites))
     layers = load_layers(registry, method, adapter, sites)
     places = {site.name: _place(site, model) for site in sites if site.name in layers}
     for site, layer in layers.items():
@@ -96,6 +106,25 @@ def make_resident(
     by_name = {site.name: site for site in sites}
     actions = {name: actions_for(by_name[name], here, *places[name]) for name, here in effects.items()}
     return Resident(adapter, uniform_plan(actions))
+
+
+def check_method(method: Method, sites: Sequence[Site]) -> None:
+    """Refuse a method that does not promise to act on such a base.
+
+    Raises:
+        SelectionError: The base is quantized, and the method needs its weights.
+    """
+    if not method.traits.quantized_base and any(site.is_quantized for site in sites):
+        raise SelectionError(
+            f"method {method.name!r} does not act on a quantized base; load it without `quantize`, or use another method"
+        )
+
+
+def _expected(registry: Registry, method: Method, config: Any, sites: Sequence[Site]) -> dict[str, tuple[int, ...]]:
+    try:
+        return expected_tensors(registry, method, config, sites)
+    except (ConfigError, TargetError) as error:
+        raise ArtifactError(f"the adapter does not fit this base: {error}") from error
 
 
 def load_layers(registry: Registry, method: Method, adapter: Adapter, sites: Sequence[Site]) -> nn.ModuleDict:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from adapterkit.base import Base
 
-from .answer import BaseName, Device, Dtype, Revision
+from .answer import BaseName, Device, Dtype, Revision  # noqa: TC001 - the same
 from .plugins import PluginFiles, registry_with
 
 __all__ = ["bake"]

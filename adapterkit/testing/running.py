@@ -49,7 +49,7 @@ def run(
     Raises:
         UnknownNameError: There is no such method or check.
         BrokenPluginError: The plugin cannot be loaded.
-        ConfigError: ``options`` that the method does not take.
+        ConfigError: ``options`` that the method does not take, or that it needs and are not there.
     """
     chosen = check_names(only) if only is not None else tuple(CHECKS)
     known = dict(expected or {})
@@ -57,7 +57,7 @@ def run(
     subject = Subject(name, plugin=plugin, options=options)
     if subject.options:
         split_options(subject.method, subject.options)
-    _ = subject.method
+    subject.config(subject.base(plain=True))  # what is refused by name here would be so in every check
     results = []
     for check in chosen:
         if progress is not None:

@@ -21,7 +21,7 @@ from adapterkit.contracts import Run
 from adapterkit.data.dataset import Encoded, Report, encode_rows
 from adapterkit.data.rendering import Renderer
 from adapterkit.errors import DataError, TrainingError
-from adapterkit.resident import build_layers, flatten
+from adapterkit.resident import build_layers, check_method, flatten
 
 from .batches import choose_collate
 from .forward import AdapterInTraining, recomputing
@@ -62,7 +62,7 @@ def train(
     folder = _check_output(output)
     home, needs = base, chosen.base_options(wanted)
     base = base.quantized_as(**needs) if needs else base
-    base.check_method(chosen)
+    check_method(chosen, base.sites)
     config = base.registry.call("configure", chosen, config=wanted, sites=base.sites)
     renderer = Renderer(base.tokenizer, run_options.max_length)
     read = functools.partial(encode_rows, renderer=renderer, registry=base.registry, columns=columns, format=format)

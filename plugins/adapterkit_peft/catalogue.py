@@ -27,13 +27,14 @@ class Kind:
         writes: A layer adds to the base's output in place.
         kinds: Which kinds of sites it acts on.
         conv1d: Whether PEFT has a layer for GPT-2's ``Conv1D``; where it has none, PEFT is shown an ``nn.Linear`` instead.
+        gates: Whether it can act on a gate, a layer with one output; where not, ``"all-linear"`` leaves them out.
         targets: ``"all-linear"``, or None where PEFT says other targets for each architecture.
         fixed: Options that always have this value: another would not fit into one file, or not into a shared base.
         without: Values of options that are not offered.
         fitted: Options that are chosen to fit the targeted layers: to divide their size on one side or on both, or to be at
             most that of the input, or the number of their weights.
         shares: Its layers share tensors, and have to be made together.
-        repeated: What all layers share is written once more for each, as PEFT writes it.
+        repeated: PEFT writes what all layers share once more for each of them; here it is written once, and PEFT reads it.
         defaults: Training options that suit it better than the general ones.
     """
 
@@ -47,6 +48,7 @@ class Kind:
     writes: bool = False
     kinds: tuple[str, ...] = LINEAR
     conv1d: bool = True
+    gates: bool = True
     targets: str | None = "all-linear"
     fixed: Mapping[str, Any] = attrs.field(factory=dict)
     without: Mapping[str, tuple[Any, ...]] = attrs.field(factory=dict)
@@ -69,6 +71,7 @@ KINDS: dict[str, Kind] = {
     ),
     "C3A": Kind(
         about="a block-circulant update",
+        gates=False,
         effects=("Dense",),
         identity=False,
         writes=True,
@@ -98,7 +101,7 @@ KINDS: dict[str, Kind] = {
         reads=("forward",),
         conv1d=False,
     ),
-    "GRALORA": Kind(about="LoRA in blocks of the weight", writes=True, fitted={"gralora_k": "both"}),
+    "GRALORA": Kind(about="LoRA in blocks of the weight", gates=False, writes=True, fitted={"gralora_k": "both"}),
     "HIRA": Kind(
         about="the weight times a low-rank matrix, number by number",
         effects=("Dense",),
@@ -148,6 +151,7 @@ KINDS: dict[str, Kind] = {
     ),
     "OSF": Kind(
         about="the small singular directions of the weight",
+        gates=False,
         effects=("Dense",),
         identity=False,
         reads=("build",),
@@ -175,6 +179,7 @@ KINDS: dict[str, Kind] = {
     ),
     "ROAD": Kind(
         about="rotations of pairs of outputs",
+        gates=False,
         effects=("Dense", "Bias"),
         additive=False,
         conv1d=False,
@@ -194,6 +199,7 @@ KINDS: dict[str, Kind] = {
     ),
     "VBLORA": Kind(
         about="LoRA factors put together from one bank of vectors",
+        gates=False,
         identity=False,
         fixed={"save_only_topk_weights": False},
         fitted={"vector_length": "both"},

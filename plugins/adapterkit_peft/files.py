@@ -64,18 +64,13 @@ def read(peft_type: str, options: type, values: Mapping[str, Any], fixed: Mappin
     return build_config(options, told, what="fields of adapter_config.json")
 
 
-def to_disk(tensors: Mapping[str, Tensor], *, repeated: bool) -> dict[str, Tensor]:
-    """Tensors by PEFT's names; with ``repeated``, what is shared once more for each layer."""
-    shared = {name.removeprefix(f"{SHARED}."): one for name, one in tensors.items() if name.startswith(f"{SHARED}.")}
-    own = {name: one for name, one in tensors.items() if not name.startswith(f"{SHARED}.")}
-    disk = {MODEL + name: one for name, one in own.items()} | {TUNER + name: one for name, one in shared.items()}
-    for site in {name.rpartition(".")[0] for name in own} if repeated else ():
-        disk |= {f"{MODEL}{site}.{name}": one.clone() for name, one in shared.items()}
-    return disk
+def to_disk(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by PEFT's names."""
+    return {TUNER + name[len(SHARED) + 1 :] if _is_shared(name) else MODEL + name: one for name, one in tensors.items()}
 
 
 def from_disk(tensors: Mapping[str, Tensor], *, repeated: bool) -> dict[str, Tensor]:
-    """The inverse of :func:`to_disk`.
+    """The inverse of :func:`to_disk`; with ``repeated``, what is shared may stand there once more for each layer.
 
     Raises:
         ValueError: A tensor is not named as PEFT does, or what is shared differs from layer to layer.
@@ -94,6 +89,10 @@ def from_disk(tensors: Mapping[str, Tensor], *, repeated: bool) -> dict[str, Ten
         if last in shared and not torch.equal(own.pop(name), shared[last]):
             raise ValueError(f"tensor {name!r:.200} is not the one that all layers share")
     return own | {f"{SHARED}.{name}": one for name, one in shared.items()}
+
+
+def _is_shared(name: str) -> bool:
+    return name.startswith(f"{SHARED}.")
 
 
 def _options(options: type) -> set[str]:

@@ -72,6 +72,8 @@ class PeftMethod(Method):
         if config.target_modules is None:
             config = attrs.evolve(config, target_modules=default_targets(self.peft_type, every))
         chosen = targeted(config, self._mine(sites))
+        if config.target_modules == "all-linear" and not self.kind.gates:
+            chosen = tuple(site for site in chosen if site.out_features > 1)
         changes: dict[str, Any] = {"target_modules": shorten(chosen, every)}
         if self.peft_type == "IA3" and config.feedforward_modules is None:
             changes["feedforward_modules"] = shorten_names(feedforward_modules(chosen, every), every)
@@ -110,7 +112,7 @@ class PeftMethod(Method):
 
     def to_file(self, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
         """By PEFT's names."""
-        return to_disk(tensors, repeated=self.kind.repeated)
+        return to_disk(tensors)
 
     def from_file(self, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
         """From PEFT's names."""

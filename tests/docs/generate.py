@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from adapterkit import errors
 from adapterkit.cli.options import field_docs
+from adapterkit.testing import CHECKS
 from tests.docs.pages import ROOT, blocks, pages
 
 OPTIONS = {
@@ -40,7 +41,8 @@ def generated(text):
 
 
 def _part(name):
-    return _error_tree() if name == "errors" else options_table(getattr(import_module(OPTIONS[name]), name))
+    whole = {"errors": _error_tree, "checks": _checks}
+    return whole[name]() if name in whole else options_table(getattr(import_module(OPTIONS[name]), name))
 
 
 def options_table(cls):
@@ -67,6 +69,12 @@ def _default(field):
 
 def _code(text):
     return "`" + str(text).replace("|", "\\|") + "`"
+
+
+def _checks():
+    """Every check of the conformance kit, with what it promises."""
+    found = [f"## `{check.name}`\n\n" + check.promise.replace("``", "`") + "\n" for check in CHECKS.values()]
+    return "\n" + "\n".join(found)
 
 
 def _error_tree():

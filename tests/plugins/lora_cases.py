@@ -63,7 +63,11 @@ def peft_model(family, options, *, rank=4, noise=0.2):
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=6, **options_for(family, options))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = peft.get_peft_model(FAMILIES[family](), config).eval()
+        return moved(peft.get_peft_model(FAMILIES[family](), config).eval(), noise)
+
+
+def moved(model, noise=0.2):
+    """The model with everything that is trained away from where it started."""
     stream, seen = torch.Generator().manual_seed(0), set()
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.data_ptr() not in seen:

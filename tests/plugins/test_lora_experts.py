@@ -8,6 +8,7 @@ import transformers
 from adapterkit import Base, ConfigError, TargetError
 from adapterkit.registry import default_registry
 from adapterkit.resident import build_layers, plan_of_layers
+from tests.plugins.lora_cases import moved
 from tests.plugins.test_lora_options import loss, our_name
 from tests.support import make_adapter, state_digest
 
@@ -56,11 +57,7 @@ def options_for(family, name):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_we_load_what_peft_saves_say_the_same_and_learn_the_same(family, name, ids, tmp_path):
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=2, lora_alpha=6, **options_for(family, name))
-    model = peft.get_peft_model(mixture(family), config).eval()
-    stream = torch.Generator().manual_seed(0)
-    for one in model.parameters():
-        if one.requires_grad:
-            one.data.add_(0.2 * torch.randn(one.shape, generator=stream))
+    model = moved(peft.get_peft_model(mixture(family), config).eval())
     model.save_pretrained(tmp_path / "theirs")
     base = Base(mixture(family))
     before = state_digest(base.model)

@@ -7,7 +7,16 @@ import torch
 from adapterkit import Base
 from adapterkit.registry import default_registry
 from adapterkit.resident import build_layers, plan_of_layers
-from tests.plugins.lora_cases import FAMILIES, OPTIONS, TYING, loaded_by_peft, options_for, peft_model, saved_by_peft
+from tests.plugins.lora_cases import (
+    FAMILIES,
+    OPTIONS,
+    TYING,
+    loaded_by_peft,
+    moved,
+    options_for,
+    peft_model,
+    saved_by_peft,
+)
 from tests.support import EXAMPLE_BASE, make_adapter, state_digest
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
@@ -85,23 +94,31 @@ def test_the_gradients_are_pefts(family, options, ids, tmp_path):
         torch.testing.assert_close(gradient, theirs[name], **CLOSE, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("quantize", ["nf4", "int8"])
-def test_dora_reads_the_weights_of_a_quantized_base(quantize, tmp_path):
+def test_dora_reads_the_weights_of_a_quantized_base(tmp_path):
     pytest.importorskip("bitsandbytes")
-    base, other = (Base(EXAMPLE_BASE, quantize=quantize) for _ in range(2))
+    base, other = (Base(EXAMPLE_BASE, quantize="nf4") for _ in range(2))
     before = state_digest(base.model)
     ids = torch.randint(1, 400, (2, 9), generator=torch.Generator().manual_seed(7))
     other.detach()  # a model as PEFT wants it, with nothing of ours on it
     config = peft.LoraConfig(r=4, use_dora=True, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
-    model = peft.get_peft_model(other._loaded.model, config).eval()
-    stream = torch.Generator().manual_seed(0)
-    for one in model.parameters():
-        if one.requires_grad:
-            one.data.add_(0.05 * torch.randn(one.shape, generator=stream))
+    model = moved(peft.get_peft_model(other._loaded.model, config).eval(), 0.05)
     adapter = base.load(saved_by_peft(model, tmp_path / "theirs"))
     with torch.no_grad():
         ours, theirs, bare = base.logits(ids, adapter=adapter), model(ids).logits, base.logits(ids)
-    close = {"atol": 1e-4 * float(theirs.abs().max()), "rtol": 0}
-    torch.testing.assert_close(ours, theirs, **close)
+    torch.testing.assert_close(ours, theirs, atol=1e-5 * float(theirs.abs().max()), rtol=0)
     assert not torch.allclose(bare, theirs, atol=1e-2)
+    assert state_digest(base.model) == before
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "int8"])
+def test_dora_starts_as_a_quantized_base(quantize):
+    pytest.importorskip("bitsandbytes")
+    base, registry = Base(EXAMPLE_BASE, quantize=quantize), default_registry()
+    before = state_digest(base.model)
+    method = registry.method("lora")
+    config = registry.call("configure", method, config=method.config(use_dora=True), sites=base.sites)
+    layers = build_layers(registry, method, config, base.sites)
+    ids = torch.randint(1, 400, (2, 9), generator=torch.Generator().manual_seed(7))
+    with base.runtime.override(plan_of_layers("lora", layers)), torch.no_grad():
+        assert torch.equal(base.model(ids).logits, base.logits(ids))
     assert state_digest(base.model) == before

@@ -180,7 +180,11 @@ def test_peft_loads_what_we_save_and_says_the_same(ids, family, peft_type):
     adapter = base.load(Adapter.load(folder, registry=default_registry()))
     model, found = loaded_by_peft(folder, family)
     assert peft_type in SOFT or not found.unexpected_keys  # PEFT puts a soft prompt into its place apart from the rest
-    assert set(peft.load_peft_weights(str(folder))) == set(peft.get_peft_model_state_dict(model))
+    written, theirs = peft.load_peft_weights(str(folder)), peft.get_peft_model_state_dict(model)
+    # PEFT writes RandLoRA's shared matrices once more for each layer: the same tensors, under other names
+    aliases = {key for key in theirs if "layers" in key and key.endswith(("randlora_A", "randlora_B"))}
+    assert set(written) == set(theirs) - aliases
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in written.items())
     ours = answers_of_peft(model, ids)
     torch.testing.assert_close(ours, base.logits(ids, adapter=adapter), **CLOSE)
     assert not torch.allclose(ours, base.logits(ids), atol=1e-3), "the adapter does nothing: the test is blind"

@@ -30,7 +30,7 @@ __all__ = [
     "acts_on_tied_embeddings",
 ]
 
-HALF = 0.05
+HALF = 0.1
 """How far answers in bfloat16 may be from those in float32, as a part of their size: it has 8 bits, and rounds in each layer."""
 
 

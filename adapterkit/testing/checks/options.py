@@ -47,12 +47,6 @@ def name_and_options_can_be_written(subject: Subject) -> None:
             not field.name.startswith("_") and field.alias == field.name,
             f"the option {field.name!r} is called {field.alias!r} when it is given: drop the underscore before it",
         )
-    required = [field.name for field in attrs.fields(method.config) if field.default is attrs.NOTHING]
-    require(
-        set(required) <= set(subject.options),
-        f"the options {', '.join(required)} have no default: give them one, or check the method with options={{...}}",
-    )
-    subject.config()
     defaults = {option: getattr(subject.config(), option) for option in option_names(method.config)}
     build_config(method.config, defaults, what="the defaults of the options")
     build_config(TrainOptions, dict(method.defaults), what="the method's defaults for training")
