@@ -160,7 +160,7 @@ def test_held_out_rows_are_evaluated(train):
         (["--rank", "many"], "--rank"),
         (["--rank", "0"], "rank: must be >= 1: 0"),
         (["--lr-scheduler-type", "cosin"], 'Did you mean "cosine"?'),
-        (["--method", "lroa"], "no method 'lroa'; did you mean 'lora'? Available: lora"),
+        (["--method", "lroa"], "no method 'lroa'; did you mean 'lora'? Available: full, lora,"),
         (["--target-modules", "q_porj"], "no target module 'q_porj'; did you mean 'q_proj'?"),
         (["--eval-data", "row.csv"], "--eval-data does not fit: - no file 'row.csv'; did you mean 'rows.csv'?"),
         (["surplus"], "surplus"),

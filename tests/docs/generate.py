@@ -74,7 +74,7 @@ def _code(text):
 def _checks():
     """Every check of the conformance kit, with what it promises."""
     found = [f"## `{check.name}`\n\n" + check.promise.replace("``", "`") + "\n" for check in CHECKS.values()]
-    return "\n" + "\n".join(found)
+    return "\n".join(found)
 
 
 def _error_tree():
