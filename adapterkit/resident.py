@@ -37,6 +37,7 @@ __all__ = [
     "lower",
     "make_resident",
     "plan_of_layers",
+    "rehearse",
 ]
 
 
@@ -147,6 +148,27 @@ def lower(registry: Registry, method: Method, layers: nn.ModuleDict) -> Effects 
     if effects is not None:
         _check_effects(method, effects, layers)
     return effects
+
+
+def rehearse(registry: Registry, method: Method, config: Any, layers: nn.ModuleDict, sites: Sequence[Site]) -> None:
+    """Go the way from fresh layers to an adapter once before they are trained, so that no trained one is lost on it.
+
+    Raises:
+        PluginError: What ``finish`` keeps is not what ``build`` makes, or ``lower`` gives what the method does not promise.
+    """
+    config, kept = registry.call("finish", method, config=config, layers=dict(layers.items()))
+    kept = dict(kept.items())
+    found = {name: tuple(tensor.shape) for name, tensor in flatten(kept).items()}
+    expected = expected_tensors(registry, method, config, sites)
+    if found != expected:
+        names = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        raise PluginError(
+            f"method {method.name!r} would keep other tensors than it builds again: {names[0]} is {found.get(names[0])}, and "
+            f"{expected.get(names[0])} when it is built"
+        )
+    # one layer of each class: the effects of all may take as much memory as the base
+    few = {type(layer): (name, layer) for name, layer in reversed(kept.items())}
+    lower(registry, method, _Layers(dict(few.values())))
 
 
 def plan_of_layers(method: str, layers: nn.ModuleDict) -> Plan:

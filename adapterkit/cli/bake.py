@@ -27,4 +27,5 @@ def bake(
 ) -> None:
     """Write a model of its own: the base with an adapter added to its weights, in --dtype."""
     shared = Base(base, revision=revision, dtype=dtype, device=device, registry=registry_with(plugin))
-    print(shared.bake(shared.load(adapter), output))
+    shared.bake(shared.load(adapter), output)
+    print(output)

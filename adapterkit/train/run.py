@@ -21,7 +21,7 @@ from adapterkit.contracts import Run
 from adapterkit.data.dataset import Encoded, Report, encode_rows
 from adapterkit.data.rendering import Renderer
 from adapterkit.errors import DataError, TrainingError
-from adapterkit.resident import build_layers, check_method, flatten
+from adapterkit.resident import build_layers, check_method, flatten, rehearse
 
 from .batches import choose_collate
 from .forward import AdapterInTraining, recomputing
@@ -75,6 +75,7 @@ def train(
         base.registry.call(
             "initialize", chosen, config=config, layers=dict(layers.items()), base=base, examples=rows.examples
         )
+        rehearse(base.registry, chosen, config, layers, base.sites)
         module = AdapterInTraining(base.model, method, layers, base.runtime, goal, run_options)
         if not any(parameter.requires_grad for parameter in module.parameters()):
             raise TrainingError(f"method {method!r} with these options has nothing to train")

@@ -25,6 +25,7 @@ class Kind:
         derived: A layer holds what no file holds and PEFT computes anew: indices from a seed, factors of the base's weights.
         measured: The same, and PEFT cannot tell without memory which tensors a layer has.
         writes: A layer adds to the base's output in place.
+        rows: Its layer takes ``(rows, tokens, features)`` alone.
         kinds: Which kinds of sites it acts on.
         conv1d: Whether PEFT has a layer for GPT-2's ``Conv1D``; where it has none, PEFT is shown an ``nn.Linear`` instead.
         gates: Whether it can act on a gate, a layer with one output; where not, ``"all-linear"`` leaves them out.
@@ -46,6 +47,7 @@ class Kind:
     derived: bool = False
     measured: bool = False
     writes: bool = False
+    rows: bool = False
     kinds: tuple[str, ...] = LINEAR
     conv1d: bool = True
     gates: bool = True
@@ -165,7 +167,9 @@ KINDS: dict[str, Kind] = {
         additive=False,
         conv1d=False,
     ),
-    "POLY": Kind(about="LoRAs as skills, mixed by a router; one task", writes=True, conv1d=False, fixed={"n_tasks": 1}),
+    "POLY": Kind(
+        about="LoRAs as skills, mixed by a router; one task", rows=True, writes=True, conv1d=False, fixed={"n_tasks": 1}
+    ),
     "PVERA": Kind(
         about="VeRA with learned noise while it is trained",
         fixed={"save_projection": True, "sample_at_inference": False},

@@ -96,6 +96,8 @@ class TunerLayer(_Renamed):
 
     def forward(self, x: Any, y: Tensor) -> Tensor:
         """PEFT's output, computed in float32 where the base computes in less."""
+        if self._kind.rows and y.dim() == 2:  # tokens without their rows, as in a mixture of experts
+            return self.over(self._base_layer[0], x[None], y[None])[0]
         return self.over(self._base_layer[0], x, y)
 
     def over(self, base_layer: nn.Module, x: Any, y: Tensor) -> Tensor:

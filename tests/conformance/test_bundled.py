@@ -8,7 +8,9 @@ from adapterkit.testing import conformance, run
 BRIDGED = ("peft:ia3", "peft:oft", "peft:vera")
 METHODS = ("full", "p_tuning", "prompt_tuning", "qlora", *BRIDGED)
 EXPECTED = {
-    "full": {"acts_on_gpt2": "the positions' embedding has one row for all rows of a batch, and a mixed batch refuses it"},
+    "full": {
+        "acts_on_gpt2": "the positions' embedding has one row for all rows of a batch, and a mixed batch refuses it"
+    },
     "qlora": {"detach_gives_the_model_back": "transformers leaves what it recomputes activations with on the blocks"},
 }
 

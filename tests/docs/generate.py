@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from adapterkit import errors
 from adapterkit.cli.options import field_docs
 from adapterkit.testing import CHECKS
+from adapterkit_peft.catalogue import KINDS, PROMPTS, REFUSED
 from tests.docs.pages import ROOT, blocks, pages
 
 OPTIONS = {
@@ -41,7 +42,7 @@ def generated(text):
 
 
 def _part(name):
-    whole = {"errors": _error_tree, "checks": _checks}
+    whole = {"errors": _error_tree, "checks": _checks, "peft methods": _peft_methods, "peft refusals": _peft_refusals}
     return whole[name]() if name in whole else options_table(getattr(import_module(OPTIONS[name]), name))
 
 
@@ -69,6 +70,27 @@ def _default(field):
 
 def _code(text):
     return "`" + str(text).replace("|", "\\|") + "`"
+
+
+def _peft_methods():
+    """Every method of the bridge, and what it does here."""
+    lines = [
+        "| `method=` | what it trains | becomes | on 4 and 8 bits | PEFT loads it on GPT-2 |",
+        "|---|---|---|---|---|",
+    ]
+    for peft_type, kind in sorted(KINDS.items()):
+        effects = ", ".join(f"`{name}`" for name in kind.effects)
+        quantized, loads = ("no" if "forward" in kind.reads else "yes"), ("yes" if kind.conv1d else "no")
+        lines.append(f"| `peft:{peft_type.lower()}` | {kind.about} | {effects} | {quantized} | {loads} |")
+    for peft_type, prompt in sorted(PROMPTS.items()):
+        lines.append(f"| `peft:{peft_type.lower()}` | {prompt.about} | `Tokens` | yes | yes |")
+    return "\n".join(lines) + "\n"
+
+
+def _peft_refusals():
+    """Every PEFT type that is not done, and why."""
+    rows = [f"| `{peft_type}` | {reason} |" for peft_type, reason in sorted(REFUSED.items())]
+    return "\n".join(["| PEFT type | why not |", "|---|---|", *rows]) + "\n"
 
 
 def _checks():

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from adapterkit import Adapter, Base, LayerMethod, PluginError, Registry, hookimpl
+from adapterkit import Adapter, Base, Bias, LayerMethod, PluginError, Registry, hookimpl
 from adapterkit.artifact.manifest import Manifest
 from adapterkit.resident import build_layers, flatten
 from adapterkit.testing import tiny_llama
-from tests.support import state_digest
+from tests.support import EXAMPLE_BASE, state_digest
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 
@@ -171,3 +171,39 @@ def test_layers_act_in_inference_mode_and_under_a_compiler(ids):
     compiled = torch.compile(base.model, backend="eager", fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(compiled(ids, use_cache=False).logits, want, **CLOSE)
+
+
+class LiesAboutEffects(Shift):
+    def lower(self):
+        return (Bias(self.vector),)
+
+
+class KeepsMore(LayerMethod):
+    def finish(self, config, layers):
+        for layer in layers.values():
+            layer.extra = nn.Parameter(torch.zeros(2))
+        return config, layers
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: LayerMethod("shift", Config, LiesAboutEffects), "lowers to Bias, and its traits name no effects"),
+        (
+            lambda: KeepsMore("shift", Config, Shift),
+            r"would keep other tensors than it builds again: .*\.extra is \(2,\)",
+        ),
+    ],
+)
+def test_what_could_not_be_kept_is_found_before_a_step_is_taken(make, reason, tmp_path):
+    class Plugin:
+        @hookimpl
+        def adapterkit_methods(self):
+            return (make(),)
+
+    plugins = Registry()
+    plugins.add(Plugin())
+    base = Base(EXAMPLE_BASE, registry=plugins)
+    with pytest.raises(PluginError, match=reason):
+        base.train([{"prompt": "a", "completion": "b"}], method="shift", output=tmp_path)
+    assert not (tmp_path / "log.jsonl").exists()

@@ -71,7 +71,7 @@ def _acts_on(subject: Subject, family: str) -> None:
     base, ids = subject.base(family), some_ids()
     before, bare = digest_of_state(base.model), base.logits(ids)
     try:
-        subject.config(base)
+        subject.layers(base)
     except (TargetError, ConfigError) as error:
         raise DoesNotApply(f"the method refuses such a base by name: {error}") from None
     seen = subject.train(base)

@@ -144,9 +144,8 @@ def the_folder_holds_the_adapter_alone(subject: Subject) -> None:
     with safe_open(folder / WEIGHTS, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     numbers = sum(tensor.numel() for tensor in tensors.values())
-    require(
-        numbers == adapter.parameters, f"the file holds {numbers} numbers, and the adapter has {adapter.parameters}"
-    )
+    if not (folder / PEFT_CONFIG).exists():  # PEFT's own form may hold more, such as what it projects by
+        require(numbers == adapter.parameters, f"the file holds {numbers} numbers, the adapter {adapter.parameters}")
     of_base = {bits(one.float()): name for name, one in base.model.named_parameters() if one.is_floating_point()}
     for name, tensor in tensors.items():
         owner = of_base.get(bits(tensor.float())) if tensor.unique().numel() > 1 else None
