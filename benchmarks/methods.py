@@ -43,11 +43,11 @@ METHODS = {
     "full": {"learning_rate": 1e-3},
     "lora": {"rank": 8, "alpha": 32.0, "learning_rate": 4e-3},
     "qlora": {"rank": 8, "alpha": 32.0, "learning_rate": 4e-3, "gradient_checkpointing": False},
-    "prompt_tuning": {"tokens": 20, "learning_rate": 3e-2},
+    "prompt_tuning": {"tokens": 20, "learning_rate": 1e-1},
     "p_tuning": {"tokens": 20, "learning_rate": 3e-3},
-    "ia3": {"learning_rate": 2e-2},
-    "peft:ia3": {"learning_rate": 2e-2},
-    "peft:vera": {"learning_rate": 2e-2},
+    "ia3": {"learning_rate": 1e-1},
+    "peft:ia3": {"learning_rate": 1e-1},
+    "peft:vera": {"learning_rate": 1e-1},
     "peft:oft": {"learning_rate": 4e-3},
 }
 HEADER = (

@@ -55,8 +55,8 @@ def given(options: Mapping[str, Any], cls: type) -> dict[str, Any]:
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The docstrings below the fields of a class, read from its source."""
-    docs: dict[str, str] = {}
+    """What each field of a class is for: the docstring below it, read from its source, or ``help`` in its metadata."""
+    docs: dict[str, str] = {one.name: one.metadata["help"] for one in attrs.fields(cls) if "help" in one.metadata}
     for parent in reversed(cls.__mro__[:-1]):
         docs.update(_own_docs(parent))
     return docs

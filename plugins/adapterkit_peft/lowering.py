@@ -58,10 +58,16 @@ def lower_layer(peft_type: str, kind: Kind, layer: TunerLayer) -> tuple[Effect, 
     if "LowRank" in kind.effects:
         effects.append(_low_rank(weight, min(*weight.shape, RANKS[peft_type](layer.tuner))))
     if "Dense" in kind.effects:
-        effects.append(Dense(weight))
+        # in the base's own precision: a whole layer in float32 would take twice the memory, and is rounded anyway
+        effects.append(Dense(weight.to(_dtype(layer))))
     if "Bias" in kind.effects and bool(bias.any()):
         effects.append(Bias(bias))
     return tuple(effects)
+
+
+def _dtype(layer: TunerLayer) -> torch.dtype:
+    weight = layer.site.parameters["weight"]
+    return weight.dtype if weight.is_floating_point() else torch.float32
 
 
 def _scale(layer: TunerLayer) -> Scale:

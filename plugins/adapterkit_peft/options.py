@@ -14,6 +14,8 @@ __all__ = ["fields_of", "options_class"]
 
 MOST = 2**31 - 1
 """No number of PEFT's is larger; Python's may be, and torch's may not."""
+MOST_OF = {"boft_block_num": 16_384, "boft_block_size": 16_384, "r": 16_384, "theta_d_length": 1 << 24}
+"""What a stranger's file could ask to take memory for."""
 
 TYPES: dict[str, Any] = {
     "any": Any,
@@ -75,7 +77,8 @@ def options_class(peft_type: str, changes: Changes) -> type:
         for name, field in offered.items()
     }
     body: dict[str, Any] = {
-        name: _attribute(field, changes.defaults.get(name, field["default"])) for name, field in offered.items()
+        name: _attribute(field, changes.defaults.get(name, field["default"]), MOST_OF.get(name, MOST))
+        for name, field in offered.items()
     }
     about = f"PEFT's options for {peft_type}, under PEFT's names."
     made = type(
@@ -102,9 +105,9 @@ def _hint(field: dict[str, Any], *, free: bool, without: tuple[Any, ...]) -> Any
     return Any if Any in parts else Union[parts]  # noqa: UP007 - made at run time
 
 
-def _attribute(field: dict[str, Any], default: Any) -> Any:
+def _attribute(field: dict[str, Any], default: Any, most: int) -> Any:
     default = tuple(default) if isinstance(default, list) else default
     settings: dict[str, Any] = {"factory": dict} if default == {} else {"default": default}
     if "int" in field["types"] and "int list" not in field["types"]:
-        settings["validator"] = optional(le(MOST))
+        settings["validator"] = optional(le(most))
     return attrs.field(**settings, metadata={"help": field["help"]})

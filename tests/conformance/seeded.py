@@ -28,12 +28,13 @@ class Good(nn.Module):
         self.down = nn.Parameter(torch.randn(config.rank, site.in_features) / site.in_features**0.5)
         self.up = nn.Parameter(torch.zeros(site.out_features, config.rank))
 
-    def update(self, x):
+    def shrink(self, x):
         if self.is_embedding:
-            low = functional.embedding(x, self.down.T)
-        else:
-            low = functional.linear(x.to(self.down.dtype), self.down)
-        return 2.0 * functional.linear(low, self.up)
+            return functional.embedding(x, self.down.T)
+        return functional.linear(x.to(self.down.dtype), self.down)
+
+    def update(self, x):
+        return 2.0 * functional.linear(self.shrink(x), self.up)
 
     def forward(self, x, y):
         return y + self.update(x).to(y.dtype)
@@ -70,6 +71,14 @@ class Underscored(Config):
 @attrs.frozen(kw_only=True)
 class TakesAnything(Config):
     extra: Any = None
+
+
+@attrs.frozen(kw_only=True)
+class Thawed(Config):
+    pass
+
+
+Thawed.__setattr__ = object.__setattr__
 
 
 @attrs.frozen(kw_only=True)
@@ -308,8 +317,7 @@ class Shares(Good):
     def update(self, x):
         self.shared["up"] = self.up
         time.sleep(0.0005)
-        low = functional.linear(x.to(self.down.dtype), self.down)
-        return 2.0 * functional.linear(low, self.shared["up"])
+        return 2.0 * functional.linear(self.shrink(x), self.shared["up"])
 
 
 class Affine(nn.Module):
@@ -363,7 +371,7 @@ class TakesDtype(Good):
         self.up = nn.Parameter(self.up.detach().to(site.weight.dtype))
 
     def update(self, x):
-        return 2.0 * functional.linear(functional.linear(x.float(), self.down), self.up.float())
+        return 2.0 * functional.linear(self.shrink(x), self.up.float())
 
 
 class NeedsWeights(Good):
@@ -436,6 +444,7 @@ BUGS = (
     Bug(method("wrong_defaults", defaults={"learning_rate": -1.0}), "name_and_options_can_be_written", "learning_rate"),
     Bug(method("has_defaults", kind=HasDefaults), "operations_are_given_what_they_ask_for", "sites a default"),
     Bug(method("takes_anything", config=TakesAnything), "wrong_options_are_refused", "takes any value"),
+    Bug(method("thawed", config=Thawed), "config_is_left_alone", "can be set"),
     Bug(method("writes_config", config=WithPatterns, kind=WritesConfig), "config_is_left_alone", "build changes"),
     Bug(method("not_json", config=NotJson), "config_survives_json", "on the way through JSON"),
     Bug(method("decides_twice", kind=DecidesTwice), "configuring_again_changes_nothing", "resolved before"),

@@ -371,3 +371,17 @@ def test_a_soft_prompt_starts_from_words(peft_type, start):
 def test_two_registries_have_their_own_methods():
     assert Registry().method("peft:vera") is not default_registry().method("peft:vera")
     assert OPTIONS.keys() <= {*WORKING}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("peft_type", WORKING)
+def test_it_trains_and_answers_on_an_accelerator(ids, peft_type):
+    base = Base(tiny_llama().cuda(), tokenizer=tiny_tokenizer())
+    before = state_digest(base.model)
+    adapter = base.train(list(ROWS), method=name_of(peft_type), max_steps=3, **OPTIONS.get(peft_type, {}))
+    mixed = base.logits(ids.cuda(), adapter=[None, adapter, make_adapter(base, rank=4), adapter])
+    torch.testing.assert_close(mixed[1:2], base.logits(ids[1:2].cuda(), adapter=adapter), atol=1e-4, rtol=1e-4)
+    on_cpu = Base(tiny_llama()).logits(ids[:1], adapter=adapter)
+    torch.testing.assert_close(base.logits(ids[:1].cuda(), adapter=adapter).cpu(), on_cpu, atol=1e-3, rtol=1e-3)
+    assert state_digest(base.model) == before

@@ -21,7 +21,7 @@ QUICK = ("IA3", "OFT", "VERA")
 @functools.cache
 def results(peft_type):
     options = {**OPTIONS.get(peft_type, {}), **GENTLER.get(peft_type, {})}
-    return {one.name: one for one in run(name_of(peft_type), options=options, expected=EXPECTED.get(peft_type))}
+    return {one.check: one for one in run(name_of(peft_type), options=options, expected=EXPECTED.get(peft_type))}
 
 
 @pytest.mark.parametrize(
@@ -30,5 +30,5 @@ def results(peft_type):
 def test_it_keeps_the_contract(peft_type):
     found = results(peft_type)
     assert set(found) == set(CHECKS)
-    failed = [f"{one.name}: {one.reason}" for one in found.values() if one.outcome == "failed"]
+    failed = [f"{one.check}: {one.reason}" for one in found.values() if one.outcome == "failed"]
     assert not failed, "\n".join(failed)
