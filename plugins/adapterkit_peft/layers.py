@@ -127,7 +127,8 @@ def _widen(value: Tensor) -> Tensor:
 def _of_shape(site: Site, device: torch.device) -> dict[str, Any]:
     """A weight that takes no memory: some layers look at its shape, and a packed one has another."""
     weight = torch.zeros((), device=device).expand(site.out_features, site.in_features)
-    return {**site.parameters, "weight": nn.Parameter(weight, requires_grad=False)}
+    own = site.module._parameters  # noqa: SLF001 - a bias that is None stands there too
+    return {**own, "weight": nn.Parameter(weight, requires_grad=False)}
 
 
 def _given(module: nn.Module, x: Any, wide: Tensor, y: Tensor) -> nn.Module:

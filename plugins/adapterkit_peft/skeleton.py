@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -36,7 +36,7 @@ class Injected:
 
     layers: Mapping[str, nn.Module]
     shared: Mapping[str, nn.Module]
-    on_disk: Any
+    on_disk: Callable[[str], str]
 
     def without_memory(self) -> Injected:
         """The same on the meta device."""
@@ -65,7 +65,8 @@ def inject(config: Any, sites: Sequence[Site], *, weights: bool, conv1d: bool) -
         tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](tree, {ADAPTER: config}, ADAPTER)
     layers = {site.name: _without_base(tree.get_submodule(site.name)) for site in sites}
     shared = {name: one for name, one in tuner.named_children() if name != "model"}
-    return Injected(layers, shared, lambda name: tuner._remove_adapter_name_from_key(f".{name}", ADAPTER)[1:])  # noqa: SLF001
+    named = type(tuner)._remove_adapter_name_from_key  # noqa: SLF001
+    return Injected(layers, shared, lambda name: named(f".{name}", ADAPTER)[1:])
 
 
 def _without_base(layer: nn.Module) -> nn.Module:

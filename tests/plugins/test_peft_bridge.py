@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import warnings
 
 import attrs
 import peft
@@ -13,7 +12,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from adapterkit import Adapter, ArtifactError, Base, ConfigError, TargetError
 from adapterkit.registry import Registry, default_registry
-from adapterkit.resident import expected_tensors, plan_of_layers
+from adapterkit.resident import plan_of_layers
 from adapterkit.testing import ROWS, tiny_gpt2, tiny_llama, tiny_tokenizer
 from adapterkit_peft.catalogue import KINDS, PROMPTS, REFUSED
 from tests.plugins import peft_fields
@@ -27,14 +26,11 @@ from tests.plugins.bridge_cases import (
     SOFT,
     WORKING,
     adapter_of,
-    answers_of_peft,
     configured,
     fresh_layers,
-    loaded_by_peft,
     method_of,
     moved_layers,
     name_of,
-    saved,
 )
 from tests.support import make_adapter, state_digest
 
@@ -171,114 +167,6 @@ def test_rows_that_act_through_layers_are_answered_as_alone(llama, ids, peft_typ
     llama.unload(adapter)
 
 
-# -- files ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("family", "peft_type"), ON_BOTH)
-def test_peft_loads_what_we_save_and_says_the_same(ids, family, peft_type):
-    base, folder = Base(FAMILIES[family]()), saved(peft_type, family)
-    adapter = base.load(Adapter.load(folder, registry=default_registry()))
-    model, found = loaded_by_peft(folder, family)
-    assert peft_type in SOFT or not found.unexpected_keys  # PEFT puts a soft prompt into its place apart from the rest
-    written, theirs = peft.load_peft_weights(str(folder)), peft.get_peft_model_state_dict(model)
-    # PEFT writes RandLoRA's shared matrices once more for each layer: the same tensors, under other names
-    aliases = {
-        key for key in theirs if key.startswith("base_model.model.") and key.endswith(("randlora_A", "randlora_B"))
-    }
-    assert set(written) == set(theirs) - aliases
-    assert all(torch.equal(tensor, theirs[key]) for key, tensor in written.items())
-    ours = answers_of_peft(model, ids)
-    torch.testing.assert_close(ours, base.logits(ids, adapter=adapter), **CLOSE)
-    assert not torch.allclose(ours, base.logits(ids), atol=1e-3), "the adapter does nothing: the test is blind"
-
-
-@pytest.mark.parametrize(("family", "peft_type"), ON_BOTH)
-def test_we_load_what_peft_saves_and_say_the_same(ids, tmp_path, family, peft_type):
-    model, _ = loaded_by_peft(saved(peft_type, family), family)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.save_pretrained(tmp_path / "theirs")
-    base = Base(FAMILIES[family]())
-    adapter = base.load(tmp_path / "theirs")
-    torch.testing.assert_close(base.logits(ids, adapter=adapter), answers_of_peft(model, ids), **CLOSE)
-    # and once more through our own files
-    again = Adapter.load(adapter.save(tmp_path / "ours"))
-    assert again == adapter
-    assert base.load(again) == adapter
-
-
-@pytest.mark.parametrize("peft_type", WORKING)
-def test_it_comes_back_bit_for_bit(tmp_path, llama, peft_type):
-    adapter = Adapter.load(saved(peft_type, "llama"))
-    folder = adapter.save(tmp_path / "again")
-    assert Adapter.load(folder) == adapter
-    weights = "adapter_model.safetensors"
-    assert (folder / weights).read_bytes() == (saved(peft_type, "llama") / weights).read_bytes()
-    method = method_of(adapter.method.removeprefix("peft:").upper())
-    assert expected_tensors(default_registry(), method, adapter.config, llama.sites) == {
-        name: tuple(tensor.shape) for name, tensor in adapter.tensors.items()
-    }
-
-
-@pytest.mark.parametrize("peft_type", sorted({*ON_LAYERS} - {"LN_TUNING", "IA3"}))
-def test_its_configuration_is_one_that_peft_makes(peft_type):
-    written = json.loads((saved(peft_type, "llama") / "adapter_config.json").read_text())
-    theirs = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type].from_peft_type(**written).to_dict()
-    same = {name: sorted(value) if isinstance(value, set) else value for name, value in theirs.items()}
-    nested = {"peft_version", "runtime_config"}
-    assert {name: written[name] for name in written} == {name: same[name] for name in written if name not in nested}
-
-
-def test_what_all_layers_share_is_held_once(llama):
-    adapter = adapter_of("VERA", llama)
-    assert sorted(name for name in adapter.tensors if "vera_A" in name) == ["shared.vera_A"]
-    layers, _ = fresh_layers("VERA", llama)
-    projections = {id(layer.tuner.vera_A) for name, layer in layers.items() if name != "shared"}
-    assert projections == {id(layers["shared"].held.vera_A)}
-
-
-def test_a_file_whose_layers_share_different_things_is_refused(tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    model, _ = loaded_by_peft(saved("RANDLORA", "llama"), "llama")
-    folder = tmp_path / "theirs"
-    model.save_pretrained(folder)
-    tensors = load_file(folder / "adapter_model.safetensors")
-    key = next(key for key in tensors if key.endswith("q_proj.randlora_A"))
-    save_file({**tensors, key: tensors[key] + 1.0}, folder / "adapter_model.safetensors")
-    with pytest.raises(ArtifactError, match="is not the one that all layers share"):
-        Adapter.load(folder)
-
-
-@pytest.mark.parametrize(
-    ("peft_type", "field", "value"),
-    [
-        ("VERA", "save_projection", False),
-        ("OFT", "coft", True),
-        ("LOHA", "modules_to_save", ["lm_head"]),
-        ("LORA", "bias", "all"),
-        ("VBLORA", "save_only_topk_weights", True),
-        ("OFT", "a_field_of_tomorrow", "yes"),
-    ],
-)
-def test_a_file_that_asks_for_more_is_refused_by_name(tmp_path, peft_type, field, value):
-    folder = Adapter.load(saved(peft_type, "llama")).save(tmp_path / "adapter")
-    manifest = json.loads((folder / "adapterkit.json").read_text())
-    file = folder / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), field: value}))
-    with pytest.raises(ArtifactError):
-        Adapter.load(folder)
-    with pytest.raises(ValueError, match=field):
-        default_registry().method(manifest["method"]).from_peft(json.loads(file.read_text()))
-
-
-def test_a_method_of_our_own_answers_to_a_file_of_peft_before_the_bridge(tmp_path):
-    for peft_type, expected in (("LORA", "lora"), ("PROMPT_TUNING", "prompt_tuning"), ("P_TUNING", "p_tuning")):
-        folder = Adapter.load(saved(peft_type, "llama")).save(tmp_path / peft_type)
-        (folder / "adapterkit.json").unlink()
-        assert Adapter.load(folder).method == expected
-
-
 # -- options and targets ----------------------------------------------------------------------------------------------
 
 
@@ -371,17 +259,3 @@ def test_a_soft_prompt_starts_from_words(peft_type, start):
 def test_two_registries_have_their_own_methods():
     assert Registry().method("peft:vera") is not default_registry().method("peft:vera")
     assert OPTIONS.keys() <= {*WORKING}
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("peft_type", WORKING)
-def test_it_trains_and_answers_on_an_accelerator(ids, peft_type):
-    base = Base(tiny_llama().cuda(), tokenizer=tiny_tokenizer())
-    before = state_digest(base.model)
-    adapter = base.train(list(ROWS), method=name_of(peft_type), max_steps=3, **OPTIONS.get(peft_type, {}))
-    mixed = base.logits(ids.cuda(), adapter=[None, adapter, make_adapter(base, rank=4), adapter])
-    torch.testing.assert_close(mixed[1:2], base.logits(ids[1:2].cuda(), adapter=adapter), atol=1e-4, rtol=1e-4)
-    on_cpu = Base(tiny_llama()).logits(ids[:1], adapter=adapter)
-    torch.testing.assert_close(base.logits(ids[:1].cuda(), adapter=adapter).cpu(), on_cpu, atol=1e-3, rtol=1e-3)
-    assert state_digest(base.model) == before

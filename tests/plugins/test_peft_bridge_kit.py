@@ -11,6 +11,9 @@ TASKS = "PEFT's model wants task_ids, of which the kit knows nothing"
 EXPECTED = {
     "MULTITASK_PROMPT_TUNING": {"peft_reads_what_is_saved": TASKS},
     "POLY": {"peft_reads_what_is_saved": TASKS},
+    "RANDLORA": {
+        "peft_reads_what_is_saved": "PEFT writes what layers share once for each of them, and warns where it stands once"
+    },
     "UNILORA": {"another_base_refuses_the_adapter": "its file holds one vector, whatever the layers' shapes"},
 }
 GENTLER = {"FOURIERFT": {"scaling": 5.0}}
