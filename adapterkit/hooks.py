@@ -189,7 +189,8 @@ def adapterkit_finish(  # type: ignore[empty-body]
 def adapterkit_lower(method: Method, layers: Mapping[str, nn.Module]) -> Effects | None:
     """Say what trained layers do, as effects.
 
-    Called once for each adapter that becomes resident. ``layers`` hold its tensors. Return effects by site name, or None
+    Called for each adapter that becomes resident, with layers that hold its tensors, and with one fresh layer of each class
+    before a training run. Return effects by site name, or None
     when they cannot be said as effects: the layers then act themselves.
 
     Example::

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from .errors import BaseLoadError, suggest
-from .quantization import check_format, keep_bits, settings, stored_format, use_dtype
+from .quantization import check_format, hush, keep_bits, settings, stored_format, use_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -85,6 +85,7 @@ def load_base(source: Source) -> LoadedBase:
     Raises:
         BaseLoadError: There is no such model, or it cannot be loaded; says what was tried.
     """
+    hush()
     model, tokenizer = (_check_object(source), source.tokenizer) if source.is_object else _load_files(source)
     loaded = LoadedBase(
         model=model,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,17 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["FORMATS", "bytes_of", "check_format", "format_of", "keep_bits", "settings", "stored_format", "use_dtype"]
+__all__ = [
+    "FORMATS",
+    "bytes_of",
+    "check_format",
+    "format_of",
+    "hush",
+    "keep_bits",
+    "settings",
+    "stored_format",
+    "use_dtype",
+]
 
 FORMATS = ("nf4", "fp4", "int8")
 """NormalFloat 4 (Dettmers et al. 2023, arXiv 2305.14314), 4-bit floating point, and LLM.int8 (arXiv 2208.07339)."""
@@ -31,8 +40,8 @@ def check_format(quantize: str) -> None:
             f"quantize={quantize!r} is not one of {', '.join(FORMATS)}{suggest(str(quantize), FORMATS)}"
         )
     try:
-        with _without(_NO_KERNEL, "bitsandbytes.backends.cpu.ops"):
-            import bitsandbytes  # noqa: F401
+        hush()
+        import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise BaseLoadError(
             f"quantize={quantize!r} needs bitsandbytes, which cannot be imported ({error}): pip install 'adapterkit[quantize]'"
@@ -110,12 +119,19 @@ def bytes_of(model: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
+def hush() -> None:
+    """Keep bitsandbytes, which PEFT and transformers import wherever it is installed, from asking for a kernel.
+
+    :func:`keep_bits` leaves that kernel unused, and the message would stand on the first lines of every run.
+    """
+    _hide(_NO_KERNEL, "bitsandbytes.backends.cpu.ops")
+
+
 def _four_bit_layers(model: nn.Module) -> Iterator[Any]:
     return (module for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu"))
 
 
 _NO_KERNEL = "Failed to load CPU gemm_4bit_forward"
-"""Asks for a kernel that :func:`keep_bits` leaves unused."""
 _CAST = "MatMul8bitLt: inputs will be cast"
 """Is said of each product, and is how LLM.int8 works."""
 
@@ -131,14 +147,3 @@ def _hide(start: str, logger: str) -> None:
     found = logging.getLogger(logger)
     if not any(isinstance(one, _Without) and one.name == start for one in found.filters):
         found.addFilter(_Without(start))
-
-
-@contextlib.contextmanager
-def _without(start: str, logger: str) -> Iterator[None]:
-    """Within this block, ``logger`` does not say what starts so."""
-    hidden = _Without(start)
-    logging.getLogger(logger).addFilter(hidden)
-    try:
-        yield
-    finally:
-        logging.getLogger(logger).removeFilter(hidden)

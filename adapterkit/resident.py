@@ -103,6 +103,8 @@ def make_resident(registry: Registry, adapter: Adapter, sites: Sequence[Site], m
         layer.to(places[site][0] if site in places else _device(model))
     effects = lower(registry, method, layers)
     if effects is None:
+        for layer in layers.values():  # what a layer writes into its buffers while it acts must not reach the adapter
+            layer.load_state_dict({name: one.clone() for name, one in layer.state_dict().items()}, assign=True)
         return Resident(adapter, plan_of_layers(method.name, layers))
     by_name = {site.name: site for site in sites}
     actions = {name: actions_for(by_name[name], here, *places[name]) for name, here in effects.items()}

@@ -43,6 +43,10 @@ class Rows:
         """Note the model's input: ``(batch, sequence)`` token ids, or embeddings with one dimension more."""
         self.batch, self.tokens = ids.shape[0], ids.shape[0] * ids.shape[1]
 
+    def spread(self, value: Any) -> Any:
+        """What a model computes once for all rows, such as the embeddings of positions, given to each row for itself."""
+        return _each(lambda one: one.expand(self.batch, *one.shape[1:]) if len(one) == 1 < self.batch else one, value)
+
     def block(self, y: Any) -> int:
         """How many consecutive entries of ``y`` belong to one row: its beams, or its tokens where a model flattens them.
 
@@ -69,6 +73,7 @@ class RowAction:
 
     def __call__(self, x: Any, y: Any) -> Any:
         """Each row with its own action."""
+        x, y = self.rows.spread(x), self.rows.spread(y)
         block = self.rows.block(y)
         out = _each(torch.clone, y)
         for numbers, action in self.groups:
@@ -106,6 +111,7 @@ class MaskedLowRank:
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Each row with its own ranks."""
+        x, y = self.rows.spread(x), self.rows.spread(y)
         block = self.rows.block(y)
         foreign = self.foreign if block == 1 else self.foreign.repeat_interleave(block, dim=0)
         low = shrink(x, self.stacked.down)

@@ -98,6 +98,18 @@ class AdapterInTraining(nn.Module):
             return self._objective.loss(self._forward, batch)
 
 
+LEFT_BEHIND = {
+    *(
+        "gradient_checkpointing",
+        "_gradient_checkpointing_func",
+        "_require_grads_hook",
+        "_require_grads_hooks",
+        "training",
+    ),
+}
+"""What transformers' switches set on a model, and do not all take away again."""
+
+
 @contextlib.contextmanager
 def recomputing(model: Any, runtime: Runtime) -> Iterator[None]:
     """Within this block, the base's blocks keep no activations and compute them again in the backward pass.
@@ -106,7 +118,9 @@ def recomputing(model: Any, runtime: Runtime) -> Iterator[None]:
     no dropout of the base awakes.
     """
     blocks = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
-    before = [(module, module.training) for module in blocks]
+    before = [
+        (module, {name: one for name, one in vars(module).items() if name in LEFT_BEHIND}) for module in model.modules()
+    ]
     enable, disable = _switches(model)
     enable({"use_reentrant": False, "context_fn": runtime.checkpoint_contexts})
     model.disable_input_require_grads()  # needed by reentrant checkpoints only, and would stay behind on the embeddings
@@ -116,8 +130,10 @@ def recomputing(model: Any, runtime: Runtime) -> Iterator[None]:
         yield
     finally:
         disable()
-        for module, training in before:
-            module.training = training
+        for module, attributes in before:
+            for name in LEFT_BEHIND & vars(module).keys():
+                delattr(module, name)
+            vars(module).update(attributes)
 
 
 def _switches(model: Any) -> tuple[Any, Any]:
