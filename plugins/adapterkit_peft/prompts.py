@@ -193,7 +193,8 @@ def _encoder(peft_type: str, values: Mapping[str, Any]) -> Any:
     }
     config = cls(**told, num_transformer_submodules=1)
     made = PEFT_TYPE_TO_TUNER_MAPPING[peft_type]
-    return made(config) if peft_type == "P_TUNING" else made(config, None)
+    encoder = made(config) if peft_type == "P_TUNING" else made(config, None)
+    return encoder.to(torch.get_default_device())  # not all of it asks torch where it is to be
 
 
 def _input(sites: Sequence[Site]) -> Site:
