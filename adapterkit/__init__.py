@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         TrainOptions,
         Traits,
     )
-    from .effects import Bias, Dense, LowRank, Rows, Scale, Tokens
+    from .effects import Bias, Dense, LowRank, PrefixKV, Rows, Scale, Tokens
     from .errors import (
         AdapterkitError,
         ArtifactError,
@@ -79,6 +79,7 @@ _HOMES = {
     "Method": "contracts",
     "Metric": "contracts",
     "Objective": "contracts",
+    "PrefixKV": "effects",
     "pattern_value": "sites",
     "PluginClashError": "errors",
     "PluginError": "errors",
@@ -129,6 +130,7 @@ __all__ = [
     "Objective",
     "PluginClashError",
     "PluginError",
+    "PrefixKV",
     "Registry",
     "Rows",
     "Run",

@@ -41,7 +41,7 @@ class Adapter:
         config: The method's configuration, resolved: it says which sites the adapter acts on.
         tensors: What was trained, on the CPU, by ``"<site>.<name in the layer>"``.
         manifest: Where it comes from, and how it scored.
-        copies: What its file held of the base's own weights, by their names there: no part of the adapter, and never loaded.
+        copies: What its file held of the base's own weights, by what it called them: no part of the adapter, and never loaded.
     """
 
     method: str

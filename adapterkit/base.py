@@ -16,6 +16,7 @@ from .artifact.fit import check_base
 from .artifact.manifest import BaseReference
 from .baking import bake
 from .data.batching import prepend
+from .data.padding import check_known
 from .errors import BaseLoadError, ConfigError, SelectionError
 from .fingerprint import fingerprint
 from .generation import generate
@@ -24,7 +25,7 @@ from .once import once
 from .quantization import format_of
 from .registry import Registry, default_registry
 from .resident import Resident, make_resident
-from .runtime import Plan, RowPlan, Runtime, row_plan, take_over, virtual_count
+from .runtime import Plan, RowPlan, Runtime, prefix_count, row_plan, take_over, virtual_count
 from .sites import Site, find_sites
 from .train.evaluation import evaluate
 from .train.run import train
@@ -350,13 +351,26 @@ class Base:
         """
         _check_rows(adapter, len(input_ids))
         with self.using(adapter):
-            ids, mask = prepend(self.virtual_tokens(len(input_ids)), input_ids, attention_mask)
+            ids, mask = self.make_room(input_ids, attention_mask)
             places = {}
             if mask is not None and _takes_positions(self.model):
                 # counted from each row's first token: how far its neighbours are padded is no matter to a row
                 places = {"position_ids": (mask.cumsum(-1) - 1).clamp_min(0)}
             logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, **places).logits
-        return logits[:, ids.shape[1] - input_ids.shape[1] :]  # type: ignore[no-any-return]
+        return logits[:, logits.shape[1] - input_ids.shape[1] :]  # type: ignore[no-any-return]
+
+    def make_room(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Ids and mask, ``(batch, sequence)``, with whatever the adapter in force here puts before each row.
+
+        It is what :attr:`model` is to be given where an adapter has virtual tokens or a prefix.
+
+        Raises:
+            DataError: An id that the base does not know: it would be taken for a virtual token.
+        """
+        if input_ids.numel():
+            check_known(self.model, (int(input_ids.max()),))
+        ids, mask = prepend(self.virtual_tokens(len(input_ids)), input_ids, attention_mask)
+        return prepend(self.prefix_tokens(len(input_ids)), ids, mask)
 
     def virtual_tokens(self, rows: int) -> list[list[int]]:
         """The ids of the virtual tokens that the adapter in force here puts before each of ``rows`` rows; mostly none.
@@ -367,6 +381,15 @@ class Base:
         if isinstance(plan, RowPlan):
             return [[known + number for number in numbers] for numbers in plan.virtual]
         return [list(range(known, known + virtual_count(plan)))] * rows
+
+    def prefix_tokens(self, rows: int) -> list[list[int]]:
+        """Ids that hold the place of the prefix that the adapter in force here puts before each of ``rows`` rows; mostly none.
+
+        They go before everything else in a batch, padding included.
+        """
+        plan, known = self.runtime.plan, self.model.get_input_embeddings().num_embeddings
+        lengths = plan.prefix if isinstance(plan, RowPlan) else [prefix_count(plan)] * rows
+        return [[known] * length for length in lengths]
 
     def _choice(self, adapter: Selection | _Active) -> Selection:
         return self.active if isinstance(adapter, _Active) else adapter

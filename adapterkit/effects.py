@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import attrs
 from torch import Tensor  # noqa: TC002 - attrs and readers of annotations need the name
 
-__all__ = ["Bias", "Dense", "Effect", "Effects", "LowRank", "Rows", "Scale", "Tokens"]
+__all__ = ["Bias", "Dense", "Effect", "Effects", "LowRank", "PrefixKV", "Rows", "Scale", "Tokens"]
 
 
 @attrs.frozen(eq=False)
@@ -102,6 +102,19 @@ class Tokens:
     embeddings: Tensor
 
 
-Effect: TypeAlias = LowRank | Dense | Scale | Bias | Rows | Tokens
+@attrs.frozen(eq=False)
+class PrefixKV:
+    """Puts keys and values before those of the sequence, in every layer: prefix tuning (arXiv 2101.00190). At the site ``input``.
+
+    Attributes:
+        keys: ``(layers, key_value_heads, n, head_dim)``, as attention sees them: rotated, where the model rotates.
+        values: Of the same shape.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+
+Effect: TypeAlias = LowRank | Dense | Scale | Bias | Rows | Tokens | PrefixKV
 Effects: TypeAlias = Mapping[str, tuple[Effect, ...]]
 """Effects by site name."""

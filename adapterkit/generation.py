@@ -11,7 +11,8 @@ from attrs.validators import and_, ge, gt, le, optional
 
 from .config import build_config
 from .contracts import Message, Text
-from .data.padding import pad_id
+from .data.batching import prepend
+from .data.padding import check_known, pad_id
 from .data.rendering import Renderer
 from .errors import DataError, SelectionError
 
@@ -57,6 +58,7 @@ def generate(base: Base, prompts: Sequence[Prompt], *, adapter: Any = None, **op
     adapters = _for_each(adapter, len(prompts))
     renderer = Renderer(base.tokenizer, max_length=_context(base))
     ids = [renderer.prompt(prompt) for prompt in prompts]
+    check_known(base.model, *ids)
     _check_lengths(ids, chosen.max_new_tokens, _context(base))
     answers = [""] * len(prompts)
     # prompts of like length together: less padding, and a batch ends sooner
@@ -65,8 +67,9 @@ def generate(base: Base, prompts: Sequence[Prompt], *, adapter: Any = None, **op
         rows = order[start : start + chosen.batch_size]
         with base.using([adapters[row] for row in rows]):
             mine = [[*own, *ids[row]] for own, row in zip(base.virtual_tokens(len(rows)), rows, strict=True)]
-            _check_lengths(mine, chosen.max_new_tokens, _context(base))
-            new = _answer(base, mine, rows, chosen, renderer.stop_ids())
+            prefix = base.prefix_tokens(len(rows))
+            _check_lengths(mine, chosen.max_new_tokens + max(map(len, prefix)), _context(base))
+            new = _answer(base, mine, prefix, rows, chosen, renderer.stop_ids())
         for row, tokens in zip(rows, new, strict=True):
             answers[row] = renderer.decode(tokens)
     return answers
@@ -121,12 +124,18 @@ def _check_lengths(ids: Sequence[Sequence[int]], new: int, context: int) -> None
 
 @torch.no_grad()
 def _answer(
-    base: Base, ids: Sequence[Sequence[int]], rows: Sequence[int], options: GenerateOptions, stop: tuple[int, ...]
+    base: Base,
+    ids: Sequence[Sequence[int]],
+    prefix: Sequence[Sequence[int]],
+    rows: Sequence[int],
+    options: GenerateOptions,
+    stop: tuple[int, ...],
 ) -> list[list[int]]:
-    """The new tokens of one batch, padded on the left as generation needs it."""
+    """The new tokens of one batch, padded on the left as generation needs it, behind the rows' prefixes."""
     pad, width = pad_id(base.tokenizer), max(map(len, ids))
     padded = torch.tensor([[pad] * (width - len(row)) + list(row) for row in ids], device=base.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=base.device)
+    seen = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=base.device)
+    padded, mask = prepend(prefix, padded, seen)
     model = base.model
     ours = {
         "max_new_tokens": options.max_new_tokens,
@@ -136,7 +145,7 @@ def _answer(
         "logits_processor": _processors(options, rows, base.device),
     }
     out = model.generate(padded, attention_mask=mask, **{**_neutral(model.generation_config), **ours})
-    return [row[width:].tolist() for row in out]
+    return [row[padded.shape[1] :].tolist() for row in out]
 
 
 def _neutral(config: Any) -> dict[str, Any]:

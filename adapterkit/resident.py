@@ -179,7 +179,7 @@ def plan_of_layers(method: str, layers: nn.ModuleDict) -> Plan:
 
 
 def _act(method: str, site: str, layer: Any) -> Action:
-    return InputAction(layer.tokens) if site == INPUT else LayerAction(method, site, layer)
+    return InputAction.of(layer) if site == INPUT else LayerAction(method, site, layer)
 
 
 def _check_effects(method: Method, effects: Effects, layers: nn.ModuleDict) -> None:

@@ -43,6 +43,7 @@ class Site:
         out_features: Size of the output; 0 where there is no one size.
         is_head: Whether it turns hidden states into logits.
         tied_to: The name of an earlier site whose weight is this one's too; else empty.
+        cache: For the input, the shape of what attention keeps of a token: layers, key-value heads, size of a head.
         module: The layer itself; it is never changed.
     """
 
@@ -52,6 +53,7 @@ class Site:
     out_features: int
     is_head: bool = False
     tied_to: str = ""
+    cache: tuple[int, ...] = ()
     module: nn.Module = attrs.field(repr=False, kw_only=True)
 
     @property
@@ -103,7 +105,17 @@ def _input(model: nn.Module) -> list[Site]:
     table = get() if callable(get) else None
     if not isinstance(table, nn.Embedding):
         return []
-    return [Site(INPUT, INPUT, table.num_embeddings, table.embedding_dim, module=table)]
+    return [Site(INPUT, INPUT, table.num_embeddings, table.embedding_dim, cache=_cache_of(model), module=table)]
+
+
+def _cache_of(model: Any) -> tuple[int, ...]:
+    """Layers, key-value heads and the size of a head; empty where a model says nothing of them."""
+    config: Any = model.config.get_text_config() if hasattr(model, "config") else None
+    layers, heads = getattr(config, "num_hidden_layers", None), getattr(config, "num_attention_heads", None)
+    if not layers or not heads:
+        return ()
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return layers, getattr(config, "num_key_value_heads", None) or heads, size
 
 
 def _output_embeddings(model: nn.Module) -> nn.Module | None:

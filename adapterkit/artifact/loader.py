@@ -47,7 +47,7 @@ def read_artifact(
 
     Returns:
         The method's name, its configuration, the tensors by ``"<site>.<name in the layer>"``, the manifest, and what the file
-        holds of the base's own weights, by their names there.
+        holds of the base's own weights, by what it calls them.
 
     Raises:
         ArtifactError: The folder is refused; the message says which file and why.
@@ -128,7 +128,7 @@ def _read_peft(root: Path, registry: Registry, max_bytes: int) -> Artifact:
     values = parse_object(read_bytes(root, PEFT_CONFIG, MOST_JSON_BYTES), PEFT_CONFIG)
     method = method_of(values, registry)
     config = config_from_peft(method, values)
-    own, copies = set_apart(read_weights(root, max_bytes).tensors)
+    own, copies = set_apart(read_weights(root, max_bytes).tensors, config)
     manifest = Manifest(base=base_named(values), versions=_versions(values))
     return method.name, config, _named(method, config, own), manifest, copies
 

@@ -36,12 +36,14 @@ class Traits:
         identity_start: A fresh adapter changes no bit of any answer.
         stackable: It acts beside a second adapter of its kind, and their order does not matter.
         quantized_base: It acts on a base whose weights are 4-bit or 8-bit.
+        recomputable: It trains with ``gradient_checkpointing``, which runs its forward pass twice.
         effects: The names of the effects that ``lower`` gives; none says that the method acts through its own layers.
     """
 
     identity_start: bool = True
     stackable: bool = True
     quantized_base: bool = True
+    recomputable: bool = True
     effects: tuple[str, ...] = ()
 
 

@@ -1,10 +1,26 @@
-"""Which token fills a batch up."""
+"""Which token fills a batch up, and which a base knows."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["pad_id"]
+from adapterkit.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["check_known", "pad_id"]
+
+
+def check_known(model: Any, *rows: Sequence[int]) -> None:
+    """Refuse token ids beyond the model's table, where virtual tokens are.
+
+    Raises:
+        DataError: Names the highest.
+    """
+    highest, size = max((max(row, default=0) for row in rows), default=0), model.get_input_embeddings().num_embeddings
+    if highest >= size:
+        raise DataError(f"token {highest} is given, and the base knows {size}: it is another base's tokenizer")
 
 
 def pad_id(tokenizer: Any) -> int:

@@ -4,7 +4,7 @@ from .actions import Action, Plan, uniform_plan
 from .effects import actions_for
 from .rows import RowPlan, row_plan
 from .runtime import Runtime, take_over
-from .tokens import InputAction, virtual_count
+from .tokens import InputAction, prefix_count, virtual_count
 
 __all__ = [
     "Action",
@@ -13,6 +13,7 @@ __all__ = [
     "RowPlan",
     "Runtime",
     "actions_for",
+    "prefix_count",
     "row_plan",
     "take_over",
     "uniform_plan",

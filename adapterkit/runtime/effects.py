@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adapterkit.effects import Bias, Dense, LowRank, Rows, Scale, Tokens
+from adapterkit.effects import Bias, Dense, LowRank, PrefixKV, Rows, Scale, Tokens
 from adapterkit.errors import ArtifactError, PluginError
 from adapterkit.sites import INPUT
 
@@ -71,6 +71,9 @@ def _action(effect: Effect, site: Site, place: Place) -> Action:
     if isinstance(effect, Tokens) and site.name == INPUT:
         table = place(effect.embeddings)
         return InputAction(lambda: table)
+    if isinstance(effect, PrefixKV) and site.name == INPUT:
+        pair = place(effect.keys), place(effect.values)
+        return InputAction.of_prefix(lambda: pair)
     make = _AT_LAYERS.get(type(effect)) if site.kind in LAYERS else None
     if make is None or (isinstance(effect, Rows) and not (site.kind == "embedding" or site.is_head)):
         raise PluginError(

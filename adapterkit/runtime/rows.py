@@ -13,7 +13,7 @@ from adapterkit.errors import SelectionError
 from adapterkit.sites import INPUT
 
 from .actions import Action, AddLowRank, Plan, shrink
-from .tokens import InputAction, virtual_count
+from .tokens import InputAction, prefix_count, virtual_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,11 +74,11 @@ class RowAction:
     def __call__(self, x: Any, y: Any) -> Any:
         """Each row with its own action."""
         x, y = self.rows.spread(x), self.rows.spread(y)
-        block = self.rows.block(y)
+        given, block = self.rows.block(x), self.rows.block(y)
         out = _each(torch.clone, y)
         for numbers, action in self.groups:
-            index = _spread(numbers, block)
-            mine = action(_each(lambda one: one[index], x), _each(lambda one: one[index], y))  # noqa: B023 - called at once
+            index, taken = _spread(numbers, block), _spread(numbers, given)
+            mine = action(_each(lambda one: one[taken], x), _each(lambda one: one[index], y))  # noqa: B023 - called at once
             for whole, part in zip(_parts(out), _parts(mine), strict=True):
                 whole[index] = part
         return out
@@ -126,11 +126,14 @@ class RowPlan(dict[str, Action]):
     Attributes:
         rows: How the forward pass under way lays the rows out.
         virtual: For each row, the numbers of its virtual tokens in the table of all of them.
+        prefix: For each row, how many positions its prefix has.
     """
 
-    def __init__(self, actions: Mapping[str, Action], rows: Rows, virtual: Sequence[range]) -> None:
+    def __init__(
+        self, actions: Mapping[str, Action], rows: Rows, virtual: Sequence[range], prefix: Sequence[int]
+    ) -> None:
         super().__init__(actions)
-        self.rows, self.virtual = rows, virtual
+        self.rows, self.virtual, self.prefix = rows, virtual, prefix
 
 
 def row_plan(plans: Sequence[Plan | None], device: torch.device) -> RowPlan:
@@ -151,10 +154,33 @@ def row_plan(plans: Sequence[Plan | None], device: torch.device) -> RowPlan:
     for key, plan in distinct.items():
         start = sum(map(len, virtual.values()))
         virtual[key] = range(start, start + virtual_count(plan))
-    inputs = [one for plan in distinct.values() if isinstance(one := plan.get(INPUT), InputAction)]
-    if inputs:
-        actions[INPUT] = InputAction.joined(inputs)
-    return RowPlan(actions, rows, [virtual.get(id(plan), range(0)) for plan in plans])
+    own, prefixes = [virtual.get(id(plan), range(0)) for plan in plans], [prefix_count(plan) for plan in plans]
+    inputs = [plan.get(INPUT) if plan is not None else None for plan in plans]
+    if any(isinstance(one, InputAction) for one in inputs):
+        tables = [plan[INPUT].table() for plan in distinct.values() if virtual_count(plan)]  # type: ignore[attr-defined]
+        actions[INPUT] = attrs.evolve(_joined(tables, inputs, device), rows=tuple(zip(prefixes, own, strict=True)))
+    return RowPlan(actions, rows, own, prefixes)
+
+
+def _joined(tables: Sequence[Tensor], inputs: Sequence[Any], device: torch.device) -> InputAction:
+    """One action of those of all rows: one table for all, and a prefix for each that has one."""
+    table = torch.cat([one.to(tables[0]) for one in tables]) if tables else torch.empty(0, 0, device=device)
+    length = max(one.prefix_length if one is not None else 0 for one in inputs)
+    if not length:
+        return InputAction(lambda: table)
+    given = {row: one.prefix(1) for row, one in enumerate(inputs) if one is not None and one.prefix is not None}
+    first = next(iter(given.values()))[0]
+    layers, _, heads, _, size = first.shape
+    keys, values = (torch.zeros(layers, len(inputs), heads, length, size).to(first) for _ in range(2))
+    for row, pair in given.items():  # behind zeros, which the mask hides, where others are longer
+        for whole, own in zip((keys, values), pair, strict=True):
+            whole[:, row, :, length - own.shape[3] :] = own[:, 0]
+
+    def prefix(count: int) -> tuple[Tensor, Tensor]:
+        beams = count // len(inputs)
+        return keys.repeat_interleave(beams, 1), values.repeat_interleave(beams, 1)
+
+    return InputAction(lambda: table, prefix, length)
 
 
 def _stack(groups: Sequence[tuple[Tensor, Action]], rows: Rows) -> MaskedLowRank | None:

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adapterkit.data.batching import collate, prepend
+from adapterkit.data.batching import collate
 from adapterkit.resident import plan_of_layers
-from adapterkit.runtime import virtual_count
 
 from .outcomes import require
 
@@ -50,9 +49,9 @@ CLOSE = 1e-5
 def answers(base: Base, plan: Plan | None, ids: Tensor) -> Tensor:
     """The base's logits for ``ids`` under any plan, without those of virtual tokens."""
     with base.runtime.override(plan):
-        own_ids, own_mask = prepend(base.virtual_tokens(len(ids)), ids, None)
+        own_ids, own_mask = base.make_room(ids)
         logits: Tensor = base.model(input_ids=own_ids, attention_mask=own_mask, use_cache=False).logits
-    return logits[:, own_ids.shape[1] - ids.shape[1] :]
+    return logits[:, logits.shape[1] - ids.shape[1] :]
 
 
 def own_plan(method: str, layers: Mapping[str, nn.Module]) -> Plan:
@@ -63,12 +62,12 @@ def own_plan(method: str, layers: Mapping[str, nn.Module]) -> Plan:
 @torch.no_grad()
 def loss(base: Base, plan: Plan | None, examples: Sequence[Example]) -> float:
     """The mean loss of the trained tokens of ``examples`` under a plan."""
-    known = base.model.get_input_embeddings().num_embeddings
-    virtual = range(known, known + virtual_count(plan))
-    batch = collate([one.after(virtual) for one in examples], pad_id=0)
     with base.runtime.override(plan):
+        virtual = base.prefix_tokens(1)[0] + base.virtual_tokens(1)[0]
+        batch = collate([one.after(virtual) for one in examples], pad_id=0)
         logits = base.model(batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
-    return float(functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), batch["labels"][:, 1:]))
+    labels = batch["labels"][:, batch["labels"].shape[1] - logits.shape[1] :]
+    return float(functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), labels[:, 1:]))
 
 
 def distance(one: Tensor, other: Tensor) -> float:

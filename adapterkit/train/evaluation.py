@@ -15,7 +15,7 @@ from adapterkit.config import build_config
 from adapterkit.contracts import Text
 from adapterkit.data.batching import collate
 from adapterkit.data.dataset import answers, encode_rows
-from adapterkit.data.padding import pad_id
+from adapterkit.data.padding import check_known, pad_id
 from adapterkit.data.rendering import Renderer
 from adapterkit.errors import SelectionError
 
@@ -94,6 +94,7 @@ def evaluate(
     renderer = Renderer(base.tokenizer, chosen.max_length)
     rows = encode_rows(data, renderer, base.registry, columns=columns, format=format)
     say_what_was_lost(rows.report)
+    check_known(base.model, *(one.input_ids for one in rows.examples))
     alone = _score(base, rows, None, chosen) if chosen.compare and adapter is not None else None
     return attrs.evolve(_score(base, rows, adapter, chosen), base=alone)
 
@@ -116,7 +117,8 @@ def _loss(base: Base, rows: Encoded, adapter: Adapter | None, options: EvaluateO
     forward = BaseForward(base.model)
     padded = functools.partial(collate, pad_id=pad_id(base.tokenizer), device=base.device)
     with base.using(adapter):
-        examples = [one.after(base.virtual_tokens(1)[0]) for one in rows.examples]
+        virtual = base.prefix_tokens(1)[0] + base.virtual_tokens(1)[0]
+        examples = [one.after(virtual) for one in rows.examples]
         return mean_loss(lambda batch: sft.loss(forward, batch), examples, options.batch_size, padded)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import noop_context_fn
 
 from adapterkit.resident import plan_of_layers
-from adapterkit.runtime import virtual_count
+from adapterkit.runtime import prefix_count, virtual_count
 
 from .head import HeadInParts, head_at
 from .offload import offloading
@@ -85,7 +85,13 @@ class AdapterInTraining(nn.Module):
 
     def virtual_tokens(self) -> list[int]:
         """The ids of the virtual tokens that go before each row."""
-        return list(range(self._known, self._known + virtual_count(self._plan)))
+        prefix = [self._known] * self.prefix_length
+        return prefix + list(range(self._known, self._known + virtual_count(self._plan)))
+
+    @property
+    def prefix_length(self) -> int:
+        """How many of them stand for keys and values."""
+        return prefix_count(self._plan)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Loss:
         """The summed loss of the batch and the number of tokens it is of."""

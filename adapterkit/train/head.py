@@ -39,8 +39,13 @@ def head_at(model: Any, positions: Tensor | None) -> Iterator[None]:
     if positions is None:
         yield
         return
-    with _at_head(model, positions, lambda hidden: hidden[positions]):
+    with _at_head(model, positions, lambda hidden: at(hidden, positions)):
         yield
+
+
+def at(hidden: Tensor, positions: Tensor) -> Tensor:
+    """``hidden`` at ``positions``; those of a prefix, which come first, have no hidden states and are never asked for."""
+    return hidden[positions[:, positions.shape[1] - hidden.shape[1] :]]
 
 
 @contextlib.contextmanager
@@ -103,7 +108,7 @@ class HeadInParts:
         seen = _Seen()
 
         def before(hidden: Tensor) -> Tensor:
-            seen.hidden = hidden[positions]
+            seen.hidden = at(hidden, positions)
             return seen.hidden[:TRIED]
 
         def after(output: Tensor) -> None:

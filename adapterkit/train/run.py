@@ -19,8 +19,9 @@ from adapterkit.artifact.replacing import check_replaceable
 from adapterkit.config import to_dict
 from adapterkit.contracts import Run
 from adapterkit.data.dataset import Encoded, Report, encode_rows
+from adapterkit.data.padding import check_known
 from adapterkit.data.rendering import Renderer
-from adapterkit.errors import DataError, TrainingError
+from adapterkit.errors import ConfigError, TrainingError
 from adapterkit.resident import build_layers, check_method, flatten, rehearse
 
 from .batches import choose_collate
@@ -63,12 +64,15 @@ def train(
     home, needs = base, chosen.base_options(wanted)
     base = base.quantized_as(**needs) if needs else base
     check_method(chosen, base.sites)
+    if run_options.gradient_checkpointing and not chosen.traits.recomputable:
+        reason = "gradient_checkpointing: the method does not act when activations are computed again"
+        raise ConfigError(f"options of method {method!r} do not fit", [reason])
     config = base.registry.call("configure", chosen, config=wanted, sites=base.sites)
     renderer = Renderer(base.tokenizer, run_options.max_length)
     read = functools.partial(encode_rows, renderer=renderer, registry=base.registry, columns=columns, format=format)
     rows, held_out = read(data), read(eval_data) if eval_data is not None else None
     say_what_was_lost(rows.report)
-    _check_vocabulary(base, rows)
+    check_known(base.model, *(one.input_ids for part in (rows, held_out) if part is not None for one in part.examples))
 
     with ONE_AT_A_TIME, torch.enable_grad(), _own_random_state(run_options.seed, base.device):
         layers = build_layers(base.registry, chosen, config, base.sites).to(base.device)
@@ -120,7 +124,10 @@ def _learn(
             schedule,
             run.options,
             accelerator,
-            collate=choose_collate(base, rows.examples, run.options),
+            # rows that share a sequence would have to share a prefix
+            collate=choose_collate(
+                base, rows.examples, attrs.evolve(run.options, packing=run.options.packing and not module.prefix_length)
+            ),
             log=log,
             held_out=[one.after(virtual) for one in held_out.examples] if held_out else (),
             factor=factor,
@@ -137,15 +144,6 @@ def _check_output(output: str | os.PathLike[str] | None) -> Path | None:
         raise TrainingError(f"output {str(folder)!r} is a file; give a folder")
     check_replaceable(folder / "adapter")
     return folder
-
-
-def _check_vocabulary(base: Base, rows: Encoded) -> None:
-    size = base.model.get_input_embeddings().weight.shape[0]
-    highest = max(max(example.input_ids) for example in rows.examples)
-    if highest >= size:
-        raise DataError(
-            f"the tokenizer gives token {highest}, and the base knows {size}: it is another base's tokenizer"
-        )
 
 
 @contextlib.contextmanager

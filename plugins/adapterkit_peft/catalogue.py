@@ -136,7 +136,7 @@ KINDS: dict[str, Kind] = {
     ),
     "LOHA": Kind(about="the product, number by number, of two low-rank updates", conv1d=False),
     "LOKR": Kind(about="a Kronecker product as update", effects=("Dense",), conv1d=False),
-    "LORA": Kind(about="LoRA as PEFT does it; `lora` is adapterkit's own"),
+    "LORA": Kind(about="LoRA as PEFT does it; `lora` is adapterkit's own, and has DoRA", fixed={"use_dora": False}),
     "MISS": Kind(
         about="one block of weights, shared by all parts of the input",
         conv1d=False,
@@ -248,7 +248,6 @@ PROMPTS: dict[str, Prompt] = {
 }
 
 _INTEGERS = "its file holds whole numbers beside what was trained, and adapter files here hold trained numbers only"
-_PREFIX = "it puts keys and values into the cache of every layer, where no site is"
 
 _ANEW = "what it needs beside its file is computed anew from the base's weights, and comes out otherwise "
 
@@ -256,11 +255,11 @@ REFUSED: dict[str, str] = {
     "ADAMSS": _ANEW + "in another precision: clusters of singular vectors",
     "ADALORA": "it gives ranks to layers and takes them away between training steps, where no method acts here",
     "ADAPTION_PROMPT": "it replaces whole attention modules, and a site is a layer; `lora` or `prompt_tuning` come nearest",
-    "CARTRIDGE": _PREFIX + "; `prompt_tuning` comes nearest",
+    "CARTRIDGE": "its keys and values are distilled from a corpus in a run of their own; `prefix_tuning` comes nearest",
     "CPT": "its loss weighs each token of the prompt, and its prompt is cut back after each step; `prompt_tuning` comes nearest",
     "FROD": _INTEGERS,
     "LILY": "its router averages over the whole batch, so that a row's answer would depend on its neighbours",
-    "PREFIX_TUNING": _PREFIX + "; `prompt_tuning` comes nearest",
+    "PREFIX_TUNING": "it is adapterkit's own: `prefix_tuning`",
     "PSOFT": _ANEW + "on another machine: singular vectors, whose signs are free",
     "SHADOW": "it runs a second, smaller model beside the base, and a site is a layer",
     "SHIRA": _INTEGERS,

@@ -178,14 +178,18 @@ def peft_config(peft_type: str, config: Any, chosen: Sequence[Site], fixed: Mapp
         found = {one: pattern_value(told[name], one, None) for one in names}
         told[name] = {one: value for one, value in found.items() if value is not None}
     if told.get("feedforward_modules") is not None:
-        ends = told["feedforward_modules"]
-        told["feedforward_modules"] = [
-            one for one in names if any(one == end or one.endswith(f".{end}") for end in ends)
-        ]
+        told["feedforward_modules"] = _fed_forward(told["feedforward_modules"], names)
     known = {field.name for field in dataclasses.fields(cls)}
     return cls(
         **{name: list(value) if isinstance(value, tuple) else value for name, value in told.items() if name in known}
     )
+
+
+def _fed_forward(said: str | Sequence[str], names: Sequence[str]) -> list[str]:
+    """The names that IA3's ``feedforward_modules`` means: a regular expression for whole names, or ends of names."""
+    if isinstance(said, str):
+        return [name for name in names if pattern_value({f"^(?:{said})": True}, name, default=False)]
+    return [name for name in names if any(name == end or name.endswith(f".{end}") for end in said)]
 
 
 def shorten_names(names: Sequence[str], sites: Sequence[Site]) -> tuple[str, ...]:

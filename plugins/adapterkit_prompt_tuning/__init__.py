@@ -16,9 +16,11 @@ __all__ = ["adapterkit_methods"]
 
 @hookimpl
 def adapterkit_methods() -> Iterator[Method]:
-    """The methods ``prompt_tuning`` and ``p_tuning``."""
+    """The methods ``prompt_tuning``, ``p_tuning`` and ``prefix_tuning``."""
     from .encoder import PTuning
     from .method import PromptTuning
+    from .prefix import PrefixTuning
 
     yield PromptTuning()
     yield PTuning()
+    yield PrefixTuning()

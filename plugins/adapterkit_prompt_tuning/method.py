@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from adapterkit import Base, Example, Site
 
-__all__ = ["PromptConfig", "PromptTuning", "SoftPrompt", "SoftPromptMethod"]
+__all__ = ["PromptConfig", "PromptTuning", "SoftPrompt", "SoftPromptMethod", "input_of"]
 
 MOST_TOKENS = 65_536
 NAME, KEY = f"{INPUT}.prompt_embeddings", "prompt_embeddings"
@@ -59,7 +59,7 @@ class SoftPromptMethod(Method):
 
     def configure(self, config: Any, sites: Sequence[Site]) -> Any:
         """The same with the base's hidden size."""
-        size = _input_of(sites).out_features
+        size = input_of(sites).out_features
         if config.hidden_size not in (None, size):
             raise ConfigError(
                 "the soft prompt does not fit", [f"hidden_size: the base's is {size}, not {config.hidden_size}"]
@@ -68,9 +68,9 @@ class SoftPromptMethod(Method):
 
     def build(self, config: Any, sites: Sequence[Site]) -> Mapping[str, nn.Module]:
         """The table of embeddings."""
-        return {INPUT: SoftPrompt(config.tokens, _input_of(sites).out_features)}
+        return {INPUT: SoftPrompt(config.tokens, input_of(sites).out_features)}
 
-    def lower(self, layers: Mapping[str, Any]) -> dict[str, tuple[Tokens, ...]]:
+    def lower(self, layers: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
         """The same as an effect."""
         return {INPUT: (Tokens(layers[INPUT].tokens().detach()),)}
 
@@ -162,7 +162,8 @@ def sizes(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"tokens": tokens, "hidden_size": size}
 
 
-def _input_of(sites: Sequence[Site]) -> Site:
+def input_of(sites: Sequence[Site]) -> Site:
+    """The site before the first layer."""
     for site in sites:
         if site.name == INPUT:
             return site

@@ -457,7 +457,7 @@ BUGS = (
     Bug(method("idle", Idle), "training_reaches_every_tensor", "no gradient reaches .*unused"),
     Bug(method("climbs", Climbs), "training_lowers_the_loss", "after 20 steps"),
     Bug(method("draws_elsewhere", DrawsElsewhere), "training_is_repeatable", "another adapter: .*down"),
-    Bug(alone("remembers", Remembers), "recomputing_activations_changes_nothing", "recomputed"),
+    Bug(alone("remembers", Remembers), "recomputing_activations_changes_nothing", "recomputed", "recomputable"),
     Bug(method("reseeds", kind=Reseeds), "surroundings_are_left_alone", "Python's random state"),
     Bug(method("noisy"), "importing_changes_nothing_else", "Python's random state"),
     Bug(alone("fleeting", Fleeting), "building_without_memory_tells_the_shapes", "not persistent"),

@@ -6,7 +6,7 @@ from adapterkit.registry import default_registry
 from adapterkit.testing import conformance, run
 
 BRIDGED = ("peft:ia3", "peft:oft", "peft:vera")
-METHODS = ("full", "p_tuning", "prompt_tuning", "qlora", *BRIDGED)
+METHODS = ("full", "p_tuning", "prefix_tuning", "prompt_tuning", "qlora", *BRIDGED)
 
 
 @conformance("lora")

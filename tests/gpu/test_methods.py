@@ -16,6 +16,7 @@ METHODS = {
     "qlora": {"rank": 4},
     "prompt_tuning": {"tokens": 5},
     "p_tuning": {"tokens": 3},
+    "prefix_tuning": {"tokens": 4},
     "full": {"learning_rate": 1e-3},
     "peft:ia3": {"learning_rate": 1e-2},
     "peft:vera": {"learning_rate": 1e-2},

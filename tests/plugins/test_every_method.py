@@ -17,6 +17,7 @@ METHODS = {
     "qlora": {"rank": 4, "learning_rate": 4e-3},
     "prompt_tuning": {"tokens": 8},
     "p_tuning": {"tokens": 8},
+    "prefix_tuning": {"tokens": 8},
     "full": {"learning_rate": 1e-3},
     "peft:ia3": {"learning_rate": 2e-2},
     "peft:vera": {"learning_rate": 2e-2, "r": 32},

@@ -1,6 +1,7 @@
 """What a stranger's folder says of the base's own weights, and of whole layers, is held to the base."""
 
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -55,6 +56,39 @@ def test_a_copy_that_is_the_bases_own_weight_is_dropped(folders, edited):
     assert COPY in load_file(folders["embedding"] / "adapter_model.safetensors")
     assert with_copy == without
     assert not [name for name in with_copy.tensors if "base_layer" in name]
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("llama", {}),
+        ("tied", {}),
+        ("gpt2", {}),
+        ("llama", {"trainable_token_indices": [4, 8]}),
+        ("llama", {"modules_to_save": ["lm_head"]}),
+        ("tied", {"modules_to_save": ["{table}"], "ensure_weight_tying": True}),
+    ],
+)
+def test_tables_that_peft_was_told_to_save_are_dropped(ids, tmp_path, family, options):
+    model = peft_model(family, options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(tmp_path / "with", save_embedding_layers=True)
+        model.save_pretrained(tmp_path / "without", save_embedding_layers=False)
+    base = Base(FAMILIES[family]())
+    with_tables, without = (base.load(tmp_path / name) for name in ("with", "without"))
+    assert with_tables == without
+    torch.testing.assert_close(base.logits(ids, adapter=with_tables), model(ids).logits, atol=1e-5, rtol=0)
+
+
+def test_a_table_that_is_not_the_bases_is_refused(tmp_path):
+    model = peft_model("llama", {})
+    model.get_input_embeddings().weight.data[5] += 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(tmp_path / "theirs", save_embedding_layers=True)
+    with pytest.raises(ArtifactError, match=r"embed_tokens\.weight \(one of the base's own weights\) is not what"):
+        Base(FAMILIES["llama"]()).load(tmp_path / "theirs")
 
 
 @pytest.mark.parametrize("case", ["embedding", "head"])

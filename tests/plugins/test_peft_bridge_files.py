@@ -27,6 +27,7 @@ from tests.plugins.bridge_cases import (
     method_of,
     saved,
 )
+from tests.plugins.lora_cases import moved
 
 ON_BOTH = [*(("llama", name) for name in WORKING), *(("gpt2", name) for name in ON_GPT2)]
 
@@ -122,6 +123,7 @@ def test_a_file_whose_layers_share_different_things_is_refused(tmp_path):
         ("OFT", "coft", True),
         ("LOHA", "modules_to_save", ["lm_head"]),
         ("LORA", "bias", "all"),
+        ("LORA", "use_dora", True),
         ("VBLORA", "save_only_topk_weights", True),
         ("OFT", "a_field_of_tomorrow", "yes"),
     ],
@@ -135,6 +137,20 @@ def test_a_file_that_asks_for_more_is_refused_by_name(tmp_path, peft_type, field
         Adapter.load(folder)
     with pytest.raises(ValueError, match=field):
         default_registry().method(manifest["method"]).from_peft(json.loads(file.read_text()))
+
+
+def test_ia3s_feedforward_modules_may_be_a_regular_expression(ids, tmp_path):
+    config = peft.IA3Config(
+        task_type="CAUSAL_LM", target_modules=r".*(k_proj|down_proj)", feedforward_modules=r".*\.down_proj"
+    )
+    model = moved(peft.get_peft_model(tiny_llama(), config).eval())
+    model.save_pretrained(tmp_path / "theirs")
+    base = Base(tiny_llama())
+    adapter = base.load(tmp_path / "theirs")
+    torch.testing.assert_close(base.logits(ids, adapter=adapter), model(ids).logits, **CLOSE)
+    again, _ = loaded_by_peft(adapter.save(tmp_path / "ours"), "llama")
+    torch.testing.assert_close(again(ids).logits, model(ids).logits, **CLOSE)
+    assert not torch.allclose(model(ids).logits, base.logits(ids), atol=1e-3), "the adapter does nothing"
 
 
 def test_a_method_of_our_own_answers_to_a_file_of_peft_before_the_bridge(tmp_path):

@@ -126,8 +126,8 @@ def _generate(base: Base, ids: Tensor, adapters: list[Any]) -> Tensor:
     cache, new = None, []
     for step in range(NEW):
         with base.using(adapters[step % len(adapters)]):
-            before = torch.tensor(base.virtual_tokens(len(ids)), dtype=ids.dtype) if cache is None else ids[:, :0]
-            out = base.model(torch.cat([before, ids], 1), past_key_values=cache, use_cache=True)
+            whole = ids if cache is not None else base.make_room(ids)[0]
+            out = base.model(whole, past_key_values=cache, use_cache=True)
         cache, ids = out.past_key_values, out.logits[:, -1:].argmax(-1)
         new.append(ids)
     return torch.cat(new, 1)
@@ -217,4 +217,4 @@ def _stacked(plans: list[Plan]) -> Plan:
 
 
 def _chained(site: str, actions: list[Any]) -> Action:
-    return InputAction.joined(actions) if site == INPUT else Chain(tuple(actions))
+    return InputAction(lambda: torch.cat([one.table() for one in actions])) if site == INPUT else Chain(tuple(actions))

@@ -8,6 +8,7 @@ import attrs
 import torch
 
 from adapterkit.contracts import TrainOptions
+from adapterkit.errors import ConfigError
 from adapterkit.testing.comparing import changed, distance, loss, own_plan, stirred, surroundings
 from adapterkit.testing.fresh import elsewhere
 from adapterkit.testing.outcomes import require
@@ -96,8 +97,14 @@ def training_is_repeatable(subject: Subject) -> None:
 def recomputing_activations_changes_nothing(subject: Subject) -> None:
     """``gradient_checkpointing`` gives the same gradients: a layer's forward pass may be run twice, and must do the same twice.
 
-    It is how long rows and large bases are trained. A layer that counts its calls, or keeps its last input, breaks it.
+    It is how long rows and large bases are trained; without the trait ``recomputable`` it must be refused. A layer that counts its
+    calls, or keeps its last input, breaks it.
     """
+    if not subject.method.traits.recomputable:
+        require(
+            _refuses_to_recompute(subject), "traits say recomputable=False, and gradient_checkpointing is not refused"
+        )
+        return
     kept, recomputed = (
         subject.train(subject.base(), max_steps=2, gradient_checkpointing=on).gradients for on in (False, True)
     )
@@ -108,6 +115,14 @@ def recomputing_activations_changes_nothing(subject: Subject) -> None:
             f"the gradient of {name} is another one when activations are recomputed (by {found:.1%} of its size): the layer's "
             "forward must depend on its parameters and inputs alone",
         )
+
+
+def _refuses_to_recompute(subject: Subject) -> bool:
+    try:
+        subject.train(subject.base(), max_steps=1, gradient_checkpointing=True)
+    except ConfigError:
+        return True
+    return False
 
 
 def _relative(one: Tensor, other: Tensor) -> float:
