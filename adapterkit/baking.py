@@ -50,7 +50,9 @@ def _effects(base: Base, adapter: Adapter) -> Effects:
         SelectionError: They cannot.
     """
     if any(site.is_quantized for site in base.sites):
-        raise SelectionError("this base is quantized, which would round the adapter away: bake onto the 16-bit base")
+        raise SelectionError(
+            "this base is quantized, which would round the adapter away: bake onto the base as it is without `quantize`"
+        )
     base.load(adapter)
     method = base.registry.method(adapter.method)
     effects = lower(base.registry, method, load_layers(base.registry, method, adapter, base.sites))

@@ -252,7 +252,8 @@ class Base:
 
     def _resident(self, adapter: Adapter) -> Resident:
         if not isinstance(adapter, Adapter):
-            raise SelectionError(f"not an adapter: {adapter!r}; Base.load(folder) gives one")
+            cure = "a list is for `using` or `adapter=`" if isinstance(adapter, list) else "Base.load(folder) gives one"
+            raise SelectionError(f"not an adapter: {adapter!r}; {cure}")
         found = self._residents.get(adapter.digest)
         if found is not None:
             return found

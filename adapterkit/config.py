@@ -103,6 +103,10 @@ def _convert_union(value: Any, arguments: tuple[Any, ...]) -> Any:
             return _convert(value, argument)
         except (TypeError, ValueError) as error:
             reasons.append(str(error))
+    begin, end = "must be ", f", not {value!r}"
+    if all(reason.startswith(begin) and reason.endswith(end) for reason in reasons):
+        wanted = [reason.removeprefix(begin).removesuffix(end) for reason in reasons]
+        raise TypeError(f"{begin}{' or '.join(dict.fromkeys(wanted))}{end}")
     raise TypeError(" or ".join(reasons))
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "TargetError",
     "TrainingError",
     "UnknownNameError",
+    "listed",
     "suggest",
 ]
 
@@ -68,7 +69,7 @@ class UnknownNameError(AdapterkitError, LookupError):
             return
         known = sorted(available)
         tail = f" {hint}" if hint else ""
-        super().__init__(f"no {kind} {name!r}{suggest(name, known) or '.'} Available: {_listed(known)}.{tail}")
+        super().__init__(f"no {kind} {name!r}{suggest(name, known) or '.'} Available: {listed(known)}.{tail}")
 
 
 class TargetError(UnknownNameError):
@@ -114,11 +115,13 @@ class TrainingError(AdapterkitError, RuntimeError):
 def suggest(name: str, available: Iterable[str]) -> str:
     """``"; did you mean 'lora'?"`` when something close exists, else nothing."""
     as_written = {known.casefold(): known for known in available}
-    close = get_close_matches(name.casefold(), list(as_written), n=1, cutoff=0.6)
+    wanted = name.casefold()
+    in_a_family = [known for known in as_written if known.partition(":")[2] == wanted]  # "ia3" for "peft:ia3"
+    close = in_a_family or get_close_matches(wanted, list(as_written), n=1, cutoff=0.6)
     return f"; did you mean {as_written[close[0]]!r}?" if close else ""
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
     """So many names as fit into a few lines, those of families such as ``peft:loha`` last."""
     plain_first = sorted(names, key=lambda name: ":" in name)
     more = len(names) - MOST_NAMES

@@ -25,7 +25,7 @@ from .contracts import DataFormat, Method, Metric, Objective, TrainOptions
 from .contracts.method import OPERATIONS
 from .cures import explain
 from .discovery import Found, find
-from .errors import BrokenPluginError, PluginClashError, UnknownNameError
+from .errors import BrokenPluginError, PluginClashError, UnknownNameError, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -202,7 +202,7 @@ class Registry:
         """Register ``plugin`` and take its records, all or nothing."""
         self._manager.register(plugin, name=f"{key[0]} ({key[1]})")
         try:
-            self._manager.check_pending()
+            self._check_hooks(plugin)
             records = self._ask(plugin)
         except BaseException:
             self._manager.unregister(plugin)
@@ -216,12 +216,26 @@ class Registry:
         self._callers.clear()
         return info
 
+    def _check_hooks(self, plugin: object) -> None:
+        """Refuse marks on no function at all, and on functions that nobody calls."""
+        marked = self._manager.get_hookcallers(plugin) or ()
+        if not marked:
+            raise TypeError("it marks no hook: put @hookimpl above a function such as adapterkit_methods()")
+        specified = [name for name in vars(hooks) if name.startswith("adapterkit_")]
+        for caller in marked:
+            own = [one for one in caller.get_hookimpls() if one.plugin is plugin]
+            if not caller.has_spec() and not all(one.optionalhook for one in own):
+                raise TypeError(f"no hook {caller.name!r}{suggest(caller.name, specified)}")
+        self._manager.check_pending()
+
     def _ask(self, plugin: object) -> list[tuple[type, Any]]:
         """The records of one plugin, checked."""
         others = {p for p in self._manager.get_plugins() if p is not plugin}
         records = []
         for kind, hook in KINDS.items():
             for answer in self._manager.subset_hook_caller(hook, others)():
+                if isinstance(answer, kind):
+                    raise TypeError(f"{hook} must yield {kind.__name__} records, and returned one: say `yield`")
                 for record in answer:
                     _check(record, kind, hook)
                     records.append((kind, record))
@@ -348,8 +362,10 @@ def _check(record: object, kind: type, hook: str) -> None:
         raise TypeError(f"{hook} must yield {kind.__name__} records, and yielded {record!r}")
     if not isinstance(record, Method):
         return
-    if not attrs.has(record.config) or not attrs.inspect(record.config).is_frozen:
-        raise TypeError(f"the config of method {record.name!r} must be a frozen attrs class, not {record.config!r}")
+    if not _is_frozen(record.config):
+        raise TypeError(
+            f"the config of method {record.name!r} must be a frozen attrs class (@attrs.frozen), not {record.config!r}"
+        )
     mine = {field.name for field in attrs.fields(record.config)}
     training = {field.name for field in attrs.fields(TrainOptions)}
     reserved = RESERVED if type(record).base_options is not Method.base_options else RESERVED | OF_THE_BASE
@@ -361,6 +377,15 @@ def _check(record: object, kind: type, hook: str) -> None:
         raise ValueError(
             f"defaults {sorted(set(record.defaults) - training)} of method {record.name!r} are not training options"
         )
+
+
+def _is_frozen(config: object) -> bool:
+    if not isinstance(config, type):
+        return False
+    try:
+        return attrs.inspect(config).is_frozen
+    except attrs.exceptions.NotAnAttrsClassError:  # a subclass of one that is not decorated itself is none
+        return False
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -125,9 +126,9 @@ def _output_embeddings(model: nn.Module) -> nn.Module | None:
 
 
 def _site(name: str, module: nn.Module, *, is_head: bool) -> Site | None:
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) and _is_linear(module):
         return Site(name, "linear", module.in_features, module.out_features, is_head, module=module)
-    if isinstance(module, nn.Embedding):
+    if isinstance(module, nn.Embedding) and _is_table(module):
         return Site(name, "embedding", module.num_embeddings, module.embedding_dim, module=module)
     if type(module).__name__ == "Conv1D" and isinstance(getattr(module, "weight", None), nn.Parameter):
         in_features, out_features = module.weight.shape  # type: ignore[misc]
@@ -135,6 +136,16 @@ def _site(name: str, module: nn.Module, *, is_head: bool) -> Site | None:
     if any(parameter is not None for parameter in module._parameters.values()):  # noqa: SLF001
         return Site(name, "module", 0, 0, module=module)
     return None
+
+
+def _is_linear(module: nn.Linear) -> bool:
+    """Whether a class derived from ``nn.Linear`` is called as one; Llama 4's and Phi-MoE's routers return several things."""
+    return tuple(inspect.signature(type(module).forward).parameters)[1:] in (("input",), ("x",))
+
+
+def _is_table(module: nn.Embedding) -> bool:
+    """Whether it looks up the ids that it is given; OPT's positions are counted from a mask, and others normalize the rows."""
+    return type(module).forward is nn.Embedding.forward or hasattr(module, "embed_scale")
 
 
 def dequantize(module: Any) -> Tensor:

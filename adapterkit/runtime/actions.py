@@ -1,6 +1,7 @@
 """What happens at a site in one forward pass: ``action(x, y)`` replaces the base's output ``y`` for the input ``x``.
 
-``x`` holds token ids at an embedding, and is a tuple where a module takes several inputs, as the experts of a mixture do.
+``x`` holds token ids at an embedding, and is a tuple where a module takes several inputs, as the experts of a mixture do; those
+that it is given by name are in its ``named``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "AddLowRank",
     "Chain",
     "ChangeParameters",
+    "Inputs",
     "LayerAction",
     "Plan",
     "ReplaceColumns",
@@ -165,7 +167,20 @@ def rerun(module: nn.Module, parameters: Mapping[str, Tensor], x: Any) -> Any:
     twin.__dict__["_parameters"] = {k: v for k, v in module._parameters.items() if k not in parameters}  # noqa: SLF001
     twin.__dict__.pop("forward", None)  # accelerate puts one there that is bound to the module itself
     twin.__dict__.update(parameters)
-    return twin.forward(*(x if isinstance(x, tuple) else (x,)))
+    return twin.forward(*(x if isinstance(x, tuple) else (x,)), **getattr(x, "named", {}))
+
+
+class Inputs(tuple[Any, ...]):  # noqa: SLOT001 - tuples have no slots of their own
+    """All inputs of a module, and those that it was given by name."""
+
+    named: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Inputs:
+        """Of a call's arguments."""
+        made = cls(inputs)
+        made.named = named
+        return made
 
 
 @attrs.frozen(eq=False)

@@ -20,6 +20,7 @@ from .actions import (
     ScaleInput,
     ScaleOutput,
 )
+from .shapes import check_shape
 from .tokens import InputAction
 
 if TYPE_CHECKING:
@@ -55,11 +56,19 @@ def actions_for(site: Site, effects: Sequence[Effect], device: torch.device, dty
             )
         return placed
 
-    changed = [effect for effect in effects if isinstance(effect, Dense) and _is_inside(effect, site)]
-    actions = [_action(effect, site, place) for effect in effects if effect not in changed]
-    if changed:
-        actions.append(ChangeParameters(site.module, {one.parameter: place(one.delta) for one in changed}))
-    return actions
+    dense = [effect for effect in effects if isinstance(effect, Dense)]
+    if not any(_is_inside(effect, site) for effect in dense):
+        return [_action(effect, site, place) for effect in effects]
+    # before the others: what the module makes of changed parameters replaces its output
+    deltas: dict[str, Tensor] = {}
+    for one in dense:
+        check_shape(one, site)
+        delta = place(one.delta.T if _is_turned(one, site) else one.delta)
+        deltas[one.parameter] = deltas[one.parameter] + delta if one.parameter in deltas else delta
+    return [
+        ChangeParameters(site.module, deltas),
+        *(_action(effect, site, place) for effect in effects if effect not in dense),
+    ]
 
 
 def _is_inside(effect: Dense, site: Site) -> bool:
@@ -67,19 +76,33 @@ def _is_inside(effect: Dense, site: Site) -> bool:
     return site.kind == "module" or effect.parameter not in ("weight", "bias")
 
 
+def _is_turned(effect: Dense, site: Site) -> bool:
+    """Whether its delta is the transpose of the parameter."""
+    return effect.parameter == "weight" and site.kind in ("conv1d", "embedding")
+
+
 def _action(effect: Effect, site: Site, place: Place) -> Action:
     if isinstance(effect, Tokens) and site.name == INPUT:
+        check_shape(effect, site)
         table = place(effect.embeddings)
         return InputAction(lambda: table)
     if isinstance(effect, PrefixKV) and site.name == INPUT:
         pair = place(effect.keys), place(effect.values)
         return InputAction.of_prefix(lambda: pair)
     make = _AT_LAYERS.get(type(effect)) if site.kind in LAYERS else None
-    if make is None or (isinstance(effect, Rows) and not (site.kind == "embedding" or site.is_head)):
+    is_table = site.kind == "embedding"
+    wrong = (isinstance(effect, Rows) and not (is_table or site.is_head)) or (is_table and _is_of_input(effect))
+    if make is None or wrong:
         raise PluginError(
             f"the effect {type(effect).__name__} cannot act at {site.name!r}, which is a site of kind {site.kind!r}"
         )
+    check_shape(effect, site)
     return make(effect, site, place)
+
+
+def _is_of_input(effect: Effect) -> bool:
+    """Whether it scales the input, which at an embedding is numbers of tokens."""
+    return isinstance(effect, Scale) and effect.side == "input"
 
 
 def _low_rank(effect: LowRank, site: Site, place: Place) -> Action:

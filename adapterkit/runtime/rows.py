@@ -53,8 +53,9 @@ class Rows:
         Raises:
             SelectionError: It cannot be told; a layer that sees only some tokens, such as one expert of several.
         """
-        first = y[0] if isinstance(y, tuple) else y
-        entries = first.shape[0]
+        tensors = [one for one in (y if isinstance(y, tuple) else (y,)) if isinstance(one, Tensor)]
+        first = tensors[0]
+        entries = first.shape[0] if all(one.shape[:1] == first.shape[:1] for one in tensors) else -1
         known = (self.batch, self.tokens) if first.dim() == 2 else (self.batch,)
         if entries not in known or entries % self.count:
             raise SelectionError(
@@ -73,6 +74,8 @@ class RowAction:
 
     def __call__(self, x: Any, y: Any) -> Any:
         """Each row with its own action."""
+        if getattr(x, "named", None):
+            raise SelectionError(f"a layer takes {sorted(x.named)} by name: which entries are whose cannot be told")
         x, y = self.rows.spread(x), self.rows.spread(y)
         given, block = self.rows.block(x), self.rows.block(y)
         out = _each(torch.clone, y)
@@ -80,7 +83,8 @@ class RowAction:
             index, taken = _spread(numbers, block), _spread(numbers, given)
             mine = action(_each(lambda one: one[taken], x), _each(lambda one: one[index], y))  # noqa: B023 - called at once
             for whole, part in zip(_parts(out), _parts(mine), strict=True):
-                whole[index] = part
+                if isinstance(whole, Tensor):
+                    whole[index] = part
         return out
 
 
@@ -89,7 +93,10 @@ def _parts(value: Any) -> tuple[Any, ...]:
 
 
 def _each(change: Any, value: Any) -> Any:
-    return tuple(map(change, value)) if isinstance(value, tuple) else change(value)
+    """``change`` of a tensor, or of each in a tuple; numbers are the same for every row."""
+    if isinstance(value, tuple):
+        return tuple(_each(change, one) for one in value)
+    return change(value) if isinstance(value, Tensor) else value
 
 
 @attrs.frozen(eq=False)

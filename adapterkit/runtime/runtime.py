@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from adapterkit.errors import SelectionError
 from adapterkit.sites import INPUT
 
+from .actions import Inputs
 from .rows import RowPlan
 
 if TYPE_CHECKING:
@@ -56,7 +58,9 @@ class Runtime:
         self._local = _Local()
         self._handles = [model.register_forward_pre_hook(self._see_input, with_kwargs=True)]
         self._handles += [
-            site.module.register_forward_hook(_SiteHook(self, site.name, whole=site.kind == "module"))
+            site.module.register_forward_hook(
+                _SiteHook(self, site.name, whole=site.kind == "module"), with_kwargs=site.kind == "module"
+            )
             for site in sites
             if site.name != INPUT
         ]
@@ -123,11 +127,32 @@ class _SiteHook:
     def __init__(self, runtime: Runtime, name: str, *, whole: bool) -> None:
         self._runtime, self._name, self._whole = runtime, name, whole
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:  # noqa: ARG002
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], *rest: Any) -> Any:  # noqa: ARG002
         plan = self._runtime.plan
         if plan is None or self._name not in plan:
             return None
-        return plan[self._name](inputs if self._whole and len(inputs) != 1 else inputs[0], output)
+        output = rest[-1]
+        return plan[self._name](self._all(inputs, rest[0]) if self._whole else inputs[0], output)
+
+    def _all(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """One input, or all: what is given by name with them.
+
+        Raises:
+            SelectionError: Something among them remembers the call, as a cache does: the module cannot be run once more.
+        """
+        named = {name: one for name, one in options.items() if one is not None}
+        if any(not _is_plain(one) for one in named.values()) or any("Cache" in type(one).__name__ for one in inputs):
+            raise SelectionError(
+                f"the adapter changes parameters of {self._name!r}, which keeps a state from token to token and cannot be run "
+                "twice: call the model with use_cache=False, or bake the adapter"
+            )
+        return Inputs.of(inputs, named) if named else inputs if len(inputs) != 1 else inputs[0]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (torch.Tensor, bool, int, float, str))
 
 
 def take_over(model: nn.Module) -> bool:
@@ -145,6 +170,7 @@ def take_over(model: nn.Module) -> bool:
             for key in [key for key, hook in hooks.items() if _is_ours(hook)]:
                 del hooks[key]
                 module._forward_pre_hooks_with_kwargs.pop(key, None)  # noqa: SLF001
+                module._forward_hooks_with_kwargs.pop(key, None)  # noqa: SLF001
     return True
 
 

@@ -111,7 +111,9 @@ def _check_room(ids: Tensor, known: int, rows: Sequence[tuple[int, range]]) -> N
     A sequence may hold several packed rows, each behind tokens of its own, so that these may stand anywhere; a prefix may not.
     """
     if len(ids) % len(rows):
-        raise SelectionError(f"{len(rows)} adapters for {len(ids)} rows: give one for each row, or a single one for all")
+        raise SelectionError(
+            f"{len(rows)} adapters for {len(ids)} rows: give one for each row, or a single one for all"
+        )
     longest = max(prefix for prefix, _ in rows)
     sizes = torch.tensor([[longest - prefix, own.start, own.stop] for prefix, own in rows], device=ids.device)
     start, first, end = sizes.repeat_interleave(len(ids) // len(rows), 0).T[..., None]

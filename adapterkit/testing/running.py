@@ -99,8 +99,17 @@ def _outcome(check: Check, subject: Subject) -> tuple[str, str]:
     except CheckFailed as failure:
         return "failed", str(failure)
     except Exception as error:  # noqa: BLE001 - a method may raise anything
-        return "failed", f"{type(error).__name__}: {error} (raised in {_where(error)})"
+        return "failed", f"{type(error).__name__}: {error} (raised in {_where(error)}){_cure(error)}"
     return "passed", ""
+
+
+def _cure(error: Exception) -> str:
+    """What mostly helps where a layer computes in two dtypes."""
+    if "same dtype" not in str(error):
+        return ""
+    if " Long" in str(error):
+        return ". An embedding's x is token ids: leave embeddings out by `kinds`"
+    return ". Bring the layer's tensors to the dtype of x"
 
 
 def _where(error: Exception) -> str:

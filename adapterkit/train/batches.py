@@ -30,22 +30,22 @@ TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 """How far logits of a packed row may be from those of the row alone, as a part of their size: rounding, and no more."""
 
 
-def choose_collate(base: Base, examples: Sequence[Example], options: TrainOptions) -> Collate:
-    """What makes a batch of examples."""
+def choose_collate(base: Base, examples: Sequence[Example], options: TrainOptions, virtual: int = 0) -> Collate:
+    """What makes a batch of examples, each of which will have so many ``virtual`` tokens before it."""
     padded = functools.partial(collate, pad_id=pad_id(base.tokenizer), device=base.device)
     if not options.packing:
         return padded
     packed = functools.partial(pack, pad_id=pad_id(base.tokenizer), device=base.device, dtype=base.model.dtype)
     with torch.autocast(base.device.type, torch.bfloat16, enabled=options.bf16):
         tolerance = TOLERANCES[torch.bfloat16 if options.bf16 else base.model.dtype]
-        reason = keeps_rows_apart(base, examples, padded, packed, tolerance)
+        reason = keeps_rows_apart(base, examples, padded, packed, tolerance, virtual)
     if reason:
         logger.warning("rows are padded, not packed: %s", reason)
     return padded if reason else packed
 
 
 def keeps_rows_apart(
-    base: Base, examples: Sequence[Example], padded: Collate, packed: Collate, tolerance: float
+    base: Base, examples: Sequence[Example], padded: Collate, packed: Collate, tolerance: float, virtual: int = 0
 ) -> str:
     """Why this model cannot have several rows in one sequence; empty when it can, which is tried and not assumed.
 
@@ -55,7 +55,7 @@ def keeps_rows_apart(
     config = base.model.config.get_text_config()
     if config._attn_implementation not in ("sdpa", "eager"):  # noqa: SLF001 - transformers has no public name for it
         return f"attention {config._attn_implementation!r} takes no mask of its own"  # noqa: SLF001
-    longest = max(len(one.input_ids) for one in examples)
+    longest = virtual + max(len(one.input_ids) for one in examples)
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     if any(window is not None and window < longest for window in windows):
         return f"a row of {longest} tokens is longer than the attention window"

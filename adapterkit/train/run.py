@@ -126,7 +126,10 @@ def _learn(
             accelerator,
             # rows that share a sequence would have to share a prefix
             collate=choose_collate(
-                base, rows.examples, attrs.evolve(run.options, packing=run.options.packing and not module.prefix_length)
+                base,
+                [*rows.examples, *(held_out.examples if held_out is not None else ())],
+                attrs.evolve(run.options, packing=run.options.packing and not module.prefix_length),
+                virtual=len(virtual),
             ),
             log=log,
             held_out=[one.after(virtual) for one in held_out.examples] if held_out else (),

@@ -32,7 +32,11 @@ def feedforward_modules(targets: Sequence[Site], sites: Sequence[Site]) -> tuple
     """Those of IA3's targets whose input is scaled: PEFT's choice, else those that lead back from the MLP's wide features."""
     known = _for_architecture(_mapping("IA3_FEEDFORWARD"), sites) or ()
     named = tuple(site.name for site in targets if any(_ends(site.name, end) for end in known))
-    return named or tuple(site.name for site in targets if site.in_features > site.out_features)
+    # what leads to fewer keys and values than queries leads to fewer features too, but not to the model's own
+    hidden = {site.out_features for site in sites if site.kind == "embedding"}
+    return named or tuple(
+        site.name for site in targets if site.in_features > site.out_features and site.out_features in hidden
+    )
 
 
 def fitted_sizes(
@@ -81,9 +85,11 @@ def _for_architecture(mapping: Mapping[str, Sequence[str]], sites: Sequence[Site
     """The entry of the base's architecture: by the modules' own package, else the longest whose names are all there."""
     there = [one for one in mapping.values() if all(any(_ends(site.name, name) for site in sites) for name in one)]
     said = [
-        mapping[found[1]]
+        mapping[name]
         for site in sites
-        if (found := _MADE_FOR.match(type(site.module).__module__)) and found[1] in mapping
+        if (found := _MADE_FOR.match(type(site.module).__module__))
+        for name in (found[1], f"{found[1]}_text")  # the second is what the language part of a larger model is called
+        if name in mapping
     ]
     best = next((one for one in said if one in there), max(there, key=len, default=None))
     return tuple(best) if best else None

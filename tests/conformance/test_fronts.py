@@ -95,6 +95,41 @@ def test_an_error_of_the_method_is_a_failure_that_says_where():
     assert "seeded.py:" in result.reason
 
 
+FLOAT_ONLY = """
+import torch
+from adapterkit import LayerConfig, LayerMethod, hookimpl
+
+
+class Layer(torch.nn.Module):
+    def __init__(self, site, config):
+        super().__init__()
+        self.up = torch.nn.Linear(site.in_features, site.out_features)
+
+    def forward(self, x, y):
+        return y + self.up(x)
+
+
+@hookimpl
+def adapterkit_methods():
+    yield LayerMethod("float_only", LayerConfig, Layer)
+"""
+
+
+@pytest.mark.parametrize(
+    ("check", "cure"),
+    [
+        ("acts_on_a_bfloat16_base", "Bring the layer's tensors to the dtype of x"),
+        ("every_option_is_served_as_trained", "leave embeddings out by `kinds`"),
+    ],
+)
+def test_a_layer_that_takes_one_dtype_only_is_told_what_helps(tmp_path, check, cure):
+    (tmp_path / "float_only.py").write_text(FLOAT_ONLY)
+    (result,) = run("float_only", plugin=str(tmp_path / "float_only.py"), only=[check])
+    assert result.outcome == "failed"
+    assert result.reason.endswith(cure)
+    assert "(raised in float_only.py:12, forward)" in result.reason
+
+
 def test_options_are_the_methods():
     results = run("lora", options={"rank": 3, "target_modules": ["v_proj"]}, only=[QUICK, "lowered_acts_as_trained"])
     assert [result.outcome for result in results] == ["passed", "passed"]

@@ -41,6 +41,11 @@ def test_every_problem_is_said_at_once():
     assert "flag: must be true or false, not 1" in text
 
 
+def test_what_may_be_of_several_types_is_said_in_one_breath():
+    with pytest.raises(ConfigError, match="limit: must be a whole number or none, not 'many'"):
+        build(limit="many")
+
+
 @pytest.mark.parametrize("value", [True, "8", 8.0, None])
 def test_what_is_no_whole_number_is_not_taken_for_one(value):
     with pytest.raises(ConfigError, match="rank: must be a whole number"):

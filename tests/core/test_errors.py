@@ -16,6 +16,11 @@ def test_a_name_that_is_nearly_right_gets_a_suggestion():
     assert str(error) == "no method 'lroa'; did you mean 'lora'? Available: full, lora."
 
 
+def test_a_name_without_its_family_gets_the_one_with_it():
+    error = errors.UnknownNameError("method", "IA3", ["lora", "peft:ia3", "peft:vera"])
+    assert str(error).startswith("no method 'IA3'; did you mean 'peft:ia3'? Available: lora, peft:ia3, peft:vera.")
+
+
 def test_every_public_name_can_be_imported_and_nothing_else_is_promised():
     for name in adapterkit.__all__:
         assert getattr(adapterkit, name) is not None

@@ -126,7 +126,26 @@ def test_a_misspelt_hook_is_an_error():
         return []
 
     module.adapterkit_methds = adapterkit_methds
-    with pytest.raises(BrokenPluginError, match="adapterkit_methds"):
+    with pytest.raises(BrokenPluginError, match="no hook 'adapterkit_methds'; did you mean 'adapterkit_methods'"):
+        registry().add(module)
+
+
+def test_a_plugin_that_marks_nothing_is_an_error():
+    module = types.ModuleType("unmarked")
+    module.adapterkit_methods = lambda: [Doubling("two", Options)]
+    with pytest.raises(BrokenPluginError, match="marks no hook: put @hookimpl above"):
+        registry().add(module)
+
+
+def test_a_record_that_is_returned_instead_of_yielded_is_an_error():
+    module = types.ModuleType("returning")
+
+    @hookimpl
+    def adapterkit_methods():
+        return Doubling("two", Options)
+
+    module.adapterkit_methods = adapterkit_methods
+    with pytest.raises(BrokenPluginError, match="must yield Method records, and returned one"):
         registry().add(module)
 
 
@@ -135,6 +154,7 @@ def test_a_misspelt_hook_is_an_error():
     [
         ("lora", "must yield Method records"),
         (Method("loose", attrs.make_class("Loose", {"x": attrs.field(default=1, type=int)})), "frozen attrs class"),
+        (Method("bare", type("Bare", (Options,), {})), r"frozen attrs class \(@attrs\.frozen\), not"),
         (Method("taken", attrs.make_class("Taken", {"seed": attrs.field(default=1, type=int)}, frozen=True)), "seed"),
         (Method("wishing", Options, defaults={"learning_rat": 1.0}), "learning_rat"),
     ],

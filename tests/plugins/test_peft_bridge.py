@@ -184,6 +184,31 @@ def test_ia3_knows_the_layers_of_an_architecture(family, targets, feedforward):
     )
 
 
+def test_ia3_takes_fewer_keys_than_queries_for_no_feedforward():
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    # its experts are no linear layers, so that PEFT's names are not there, and its keys have fewer features than hidden states
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    mixtral = MixtralForCausalLM(MixtralConfig(vocab_size=97, num_key_value_heads=2, num_local_experts=2, **sizes))
+    assert configured("IA3", Base(mixtral)).feedforward_modules == ()
+
+
+def test_the_language_part_of_a_larger_architecture_is_known():
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "head_dim": 8,
+    }
+    gemma = Gemma3ForCausalLM(Gemma3TextConfig(vocab_size=97, num_key_value_heads=1, pad_token_id=0, **sizes))
+    theirs = peft.get_peft_model(gemma, peft.IA3Config(task_type="CAUSAL_LM")).peft_config["default"].target_modules
+    gemma = Gemma3ForCausalLM(gemma.config)
+    assert set(configured("IA3", Base(gemma)).target_modules) == set(theirs)
+
+
 def test_sizes_that_must_divide_the_layers_are_chosen_to(llama):
     assert configured("C3A", llama).block_size == 16
     assert configured("VBLORA", llama, target_modules=["q_proj"]).vector_length == 32

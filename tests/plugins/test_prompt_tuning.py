@@ -7,9 +7,11 @@ import pytest
 import torch
 from peft import PeftModel, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import MistralConfig, MistralForCausalLM
 
-from adapterkit import INPUT, Adapter, ArtifactError, Base, ConfigError, SelectionError, Text
+from adapterkit import INPUT, Adapter, ArtifactError, Base, ConfigError, DataError, SelectionError, Text
 from adapterkit.testing import tiny_llama
+from adapterkit.testing.models import SIZES
 from tests.sample_tokenizers import example_tokenizer
 from tests.support import EXAMPLE_BASE, FAMILIES, make_adapter, state_digest
 
@@ -200,3 +202,41 @@ def test_text_without_tokens_is_nothing_to_start_from(tokenizer):
     base = speaking(tokenizer)
     with pytest.raises(ConfigError, match="has no tokens"):
         base.train(ROWS, method="prompt_tuning", init_text="", max_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "first", "reason"),
+    [
+        ([0, 0], [[97, 98, 99], [1, 1, 1]], "no room"),
+        ([0, 0], [[1, 97, 98], [1, 97, 98]], "not those of the row's own"),
+        ([0, 0], [[97, 98, 99], [97, 98, 150]], "not those of the row's own"),
+        ([0, None], [[97, 98, 99], [97, 98, 99]], "not those of the row's own"),
+        ([0, 1], [[100, 101, 102], [97, 98, 99]], "no room"),
+        ([0, 1, None], [[97, 98, 99], [100, 101, 102]], "3 adapters for 2 rows"),
+    ],
+)
+def test_a_row_without_all_its_own_virtual_tokens_or_with_others_is_refused(ids, rows, first, reason):
+    base = Base(tiny_llama())
+    made = [soft(base, tokens=3), soft(base, tokens=3, seed=1)]
+    given = torch.cat([torch.tensor(first), ids[:2]], dim=1)
+    with (
+        base.using([None if row is None else made[row] for row in rows]),
+        pytest.raises(SelectionError, match=reason),
+    ):
+        base.model(given)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_id_beyond_the_vocabulary_is_not_taken_for_a_virtual_token(ids, alone):
+    base = Base(tiny_llama())
+    adapter = soft(base, tokens=3)
+    ids[1, 2] = 98
+    with pytest.raises(DataError, match="token 98 is given, and the base knows 97"):
+        base.logits(ids[:2], adapter=adapter if alone else [adapter, None])
+
+
+def test_rows_that_outgrow_the_attention_window_by_their_virtual_tokens_are_not_packed(tokenizer, caplog):
+    config = {"sliding_window": 32, "vocab_size": 8192, "max_position_embeddings": 128}
+    base = Base(MistralForCausalLM(MistralConfig(**{**SIZES, **config})), tokenizer=tokenizer)
+    base.train(ROWS, method="prompt_tuning", tokens=30, max_steps=1)
+    assert "is longer than the attention window" in caplog.text

@@ -166,3 +166,55 @@ def test_a_low_rank_effect_is_its_dense_one(rank, scale, seed, kind):
     with torch.no_grad():
         one, other = act(site, [low], x), act(site, [Dense(low.scale * low.up @ low.down)], x)
     torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "effect"),
+    [
+        ("q_proj", Bias(torch.ones(1))),
+        ("q_proj", Scale(torch.tensor(2.0))),
+        ("q_proj", Dense(torch.ones(1, 32))),
+        ("q_proj", LowRank(torch.ones(2, 1), torch.ones(32, 2), 1.0)),
+        ("model.norm", Dense(torch.ones(32), "nothing")),
+        ("input", Tokens(torch.ones(3, 1))),
+        ("embed_tokens", Rows(torch.tensor([-1]), torch.ones(1, 32))),
+        ("embed_tokens", Rows(torch.tensor([5, 5]), torch.ones(2, 32))),
+        ("embed_tokens", Scale(torch.ones(97), side="input")),
+    ],
+)
+def test_an_effect_of_other_sizes_is_refused_and_not_spread_over_the_layer(name, effect):
+    site = next(one for one in Base(tiny_llama()).sites if one.name.endswith(name))
+    with pytest.raises(PluginError, match=f"the effect {type(effect).__name__} (does not fit|cannot act at)"):
+        actions_for(site, [effect], CPU, torch.float32)
+
+
+def test_two_changes_of_one_parameter_are_both_made():
+    site = next(one for one in Base(tiny_llama().double()).sites if one.name == "model.norm")
+    x, half = random(2, 5, 32), Dense(torch.full((32,), 0.5))
+    with torch.no_grad():
+        torch.testing.assert_close(act(site, [half, half], x), act(site, [Dense(torch.ones(32))], x), **CLOSE)
+
+
+class Gained(nn.Linear):
+    """A linear layer with a parameter more."""
+
+    def __init__(self):
+        super().__init__(32, 32)
+        self.gain = nn.Parameter(torch.rand(32))
+
+    def forward(self, x):
+        return super().forward(x) * self.gain
+
+
+def test_all_parameters_of_a_layer_with_one_more_are_changed():
+    model = tiny_llama()
+    model.model.layers[0].self_attn.o_proj = Gained()
+    model.double()
+    site = next(one for one in Base(model).sites if one.name.endswith("layers.0.self_attn.o_proj"))
+    x, twin = random(2, 5, 32), copy.deepcopy(site.module)
+    deltas = {name: random(*one.shape) for name, one in site.parameters.items()}
+    for name, delta in deltas.items():
+        getattr(twin, name).data += delta
+    with torch.no_grad():
+        got = act(site, [Dense(delta, name) for name, delta in deltas.items()], x)
+        torch.testing.assert_close(got, nn.Linear.forward(twin, x) * twin.gain, **CLOSE)

@@ -156,6 +156,8 @@ def test_a_selection_that_does_not_fit_the_batch_is_refused(llama, ids):
         llama.logits(ids, adapter=[adapter, None, adapter])
     with pytest.raises(SelectionError, match="not an adapter: 'cards'"):
         llama.use("cards")
+    with pytest.raises(SelectionError, match="a list is for `using` or `adapter=`"):
+        llama.use([adapter, None])
     with pytest.raises(SelectionError, match="not resident"):
         llama.unload(make_adapter(llama, seed=9))
 

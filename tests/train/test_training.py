@@ -342,6 +342,18 @@ def test_names_that_peft_and_transformers_use_lead_to_ours(tokenizer):
     assert "lr: neither method 'lora' nor training has it; did you mean 'learning_rate'?" in str(caught.value)
 
 
+def test_an_option_that_nothing_is_near_to_gets_the_list_of_the_methods_own_once(tokenizer):
+    with pytest.raises(ConfigError) as caught:
+        fresh(tokenizer).train(ROWS, method="full", rank=8, num_virtual_tokens=3, lr=1e-3)
+    assert caught.value.problems == (
+        "rank: neither method 'full' nor training has it; the method has: exclude_modules, target_modules",
+        "num_virtual_tokens: neither method 'full' nor training has it",
+        "lr: neither method 'full' nor training has it; did you mean 'learning_rate'?",
+    )
+    with pytest.raises(ConfigError, match=r"num_virtual_tokens: .*did you mean 'tokens'"):
+        fresh(tokenizer).train(ROWS, method="prompt_tuning", num_virtual_tokens=3)
+
+
 def test_columns_that_are_no_mapping_are_a_data_error(tokenizer):
     with pytest.raises(DataError, match="columns= maps fields to columns"):
         fresh(tokenizer).train(ROWS, columns=["prompt", "completion"], **OPTIONS)
