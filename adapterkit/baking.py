@@ -13,7 +13,7 @@ from .resident import load_layers, lower
 from .sites import INPUT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .effects import Effect, Effects
     from .sites import Site
 
-__all__ = ["bake"]
+__all__ = ["bake", "baked"]
 
 
 def bake(base: Base, adapter: Adapter, folder: str | os.PathLike[str]) -> Path:
@@ -35,7 +35,7 @@ def bake(base: Base, adapter: Adapter, folder: str | os.PathLike[str]) -> Path:
     for site in base.sites:
         if site.name in effects:
             _check_tied(base.sites, effects, site)
-            state |= {f"{site.name}.{name}": one for name, one in _changed(site, effects[site.name]).items()}
+            state |= {f"{site.name}.{name}": one for name, one in baked(site, effects[site.name]).items()}
     with replacing(target) as staging:
         base.model.save_pretrained(staging, state_dict=state)
         if base.has_tokenizer:
@@ -63,22 +63,23 @@ def _effects(base: Base, adapter: Adapter) -> Effects:
     return effects
 
 
-def _changed(site: Site, effects: Sequence[Effect]) -> dict[str, Tensor]:
+def baked(site: Site, effects: Sequence[Effect]) -> dict[str, Tensor]:
     """The parameters that a site's effects change, in the base's dtype: computed in float32 and cast once."""
     values = {name: parameter.detach().float() for name, parameter in site.parameters.items()}
+    own = dict(values) | ({"weight": values["weight"].T} if site.kind in ("conv1d", "embedding") else {})
     transposed = site.kind in ("conv1d", "embedding")
     if transposed:
         values["weight"] = values["weight"].T
     for effect in effects:
-        _apply(effect, values, site)
+        _apply(effect, values, own, site)
     if transposed:
         values["weight"] = values["weight"].T.contiguous()
     before = site.parameters
     return {name: value.to(before[name].dtype) for name, value in values.items() if name in before}
 
 
-def _apply(effect: Effect, values: dict[str, Tensor], site: Site) -> None:
-    """Change ``values`` as ``effect`` says, weights as ``(out_features, in_features)``."""
+def _apply(effect: Effect, values: dict[str, Tensor], own: Mapping[str, Tensor], site: Site) -> None:
+    """Change ``values`` as ``effect`` acts on the base's ``own``, weights as ``(out_features, in_features)``."""
     if isinstance(effect, LowRank):
         values["weight"] = values["weight"] + effect.delta().to(values["weight"].device)
     elif isinstance(effect, (Dense, Bias)):
@@ -87,14 +88,22 @@ def _apply(effect: Effect, values: dict[str, Tensor], site: Site) -> None:
             raise SelectionError(f"{site.name!r} has no {name} to add the adapter's to")
         values[name] = values[name] + delta.to(values[name])
     elif isinstance(effect, Scale):
-        vector = effect.vector.to(values["weight"])
-        values["weight"] = values["weight"] * (vector if effect.side == "input" else vector[:, None])
-        if effect.side == "output" and effect.bias and "bias" in values:
-            values["bias"] = values["bias"] * vector
+        _scale(effect, values, own)
     elif isinstance(effect, Rows):
         table = (values["weight"].T if site.kind == "embedding" else values["weight"]).clone()
         table[effect.index.to(table.device)] = effect.rows.to(table)
         values["weight"] = table.T if site.kind == "embedding" else table
+
+
+def _scale(effect: Scale, values: dict[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    vector = effect.vector.to(own["weight"])
+    if effect.side == "input":  # adds what the base makes of the rest of the input, whatever was added before
+        values["weight"] = values["weight"] + own["weight"] * (vector - 1.0)
+        return
+    values["weight"] = values["weight"] * vector[:, None]
+    if "bias" in values:
+        left_out = 0.0 if effect.bias else own["bias"]
+        values["bias"] = (values["bias"] - left_out) * vector + left_out
 
 
 def _check_tied(sites: Sequence[Site], effects: Effects, site: Site) -> None:

@@ -171,6 +171,16 @@ class Base:
         with self._lock:
             return self._twins.find(self, quantize, double_quant=double_quant, loaded="_loaded" in self.__dict__)
 
+    def unload_model(self, source: Source) -> None:
+        """Give up the model and everything made for it; it is loaded again, from ``source``, when it is next needed."""
+        with self._lock:
+            if "runtime" in self.__dict__:
+                self.runtime.remove()
+            self._residents.clear()
+            self._active, self.source = None, source
+            for name in ("runtime", "sites", "reference", "_loaded"):
+                self.__dict__.pop(name, None)
+
     def detach(self) -> None:
         """Take everything of adapterkit off the model: it is as it was before, and becomes a base again when it is used."""
         with self._lock:
@@ -288,7 +298,8 @@ class Base:
         """
         if data is None:
             raise ConfigError("train needs data", ["data: is required: a file, a Dataset or a list of rows"])
-        return train(self, data, method=method, output=output, **options)
+        with self._twins.undone_on_failure(self):
+            return train(self, data, method=method, output=output, **options)
 
     def evaluate(self, data: Any, *, adapter: Selection | _Active = ACTIVE, **options: Any) -> Evaluation:
         """Score generated answers and the loss on ``data``, beside the base alone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from .loading import format_in_files
 from .quantization import bytes_of, check_format
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .base import Base
 
 __all__ = ["Twins"]
@@ -29,6 +32,17 @@ class Twins:
     def clear(self) -> None:
         """Give up their memory."""
         self._made.clear()
+
+    @contextlib.contextmanager
+    def undone_on_failure(self, base: Base) -> Iterator[None]:
+        """Within this block, a base that :meth:`find` has made a quantized one becomes unloaded again if the block fails."""
+        source = base.source
+        try:
+            yield
+        except BaseException:
+            if base.source is not source:
+                base.unload_model(source)
+            raise
 
     def find(self, base: Base, quantize: str, *, double_quant: bool, loaded: bool) -> Base:
         """``base`` itself where it is, or can still be loaded, in this format; else its twin. See :meth:`Base.quantized_as`."""

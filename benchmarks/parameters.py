@@ -51,7 +51,14 @@ def main() -> None:
     layer = Site("layer", "linear", 4096, 4096, module=nn.Linear(4096, 4096, bias=False, device="meta"))
     whole, ours = 4096 * 4096, count(registry, "lora", (layer,), rank=16, target_modules=["layer"])
     met = ours == 131_072 and whole // ours == 128
-    report("LoRA r16 on a 4096×4096 layer", f"{ours:,}", f"{whole:,} in full", f"1/{whole // ours}", "131,072; 1/128", met=met)
+    report(
+        "LoRA r16 on a 4096×4096 layer",
+        f"{ours:,}",
+        f"{whole:,} in full",
+        f"1/{whole // ours}",
+        "131,072; 1/128",
+        met=met,
+    )
 
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig(**LLAMA_7B))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import defaultdict
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .schedule import Schedule
 
     Collate = Callable[[Sequence[Example]], Mapping[str, torch.Tensor]]
+
+logger = logging.getLogger("adapterkit")
 
 __all__ = ["fit", "mean_loss", "optimizer_for"]
 
@@ -79,6 +82,7 @@ def fit(
     module, optimizer = accelerator.prepare(module, optimizer)
     module.train()
     started, tokens, window = time.perf_counter(), 0, []
+    unreached = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
 
     for step, batches in enumerate(schedule, start=1):
         # The loss is a mean over every trained token of the step, however they fall into micro-batches and processes;
@@ -98,6 +102,8 @@ def fit(
             total += float(loss.detach())
         norm = float(accelerator.clip_grad_norm_(module.parameters(), options.max_grad_norm))
         _check_finite(step, total, norm)
+        if unreached:
+            unreached -= {name for name, parameter in module.named_parameters() if parameter.grad is not None}
         rate = decay.get_last_lr()[0]
         optimizer.step()
         decay.step()
@@ -115,6 +121,13 @@ def fit(
             module.eval()
             log({"step": step, "eval_loss": mean_loss(module, held_out, options.batch_size, collate)})
             module.train()
+    if unreached:
+        logger.warning(
+            "%d trained tensors, such as %s, never had a gradient and are as they were: the base reads what they belong to without "
+            "calling it, or these rows never came there",
+            len(unreached),
+            min(unreached).removeprefix("module.").removeprefix("layers."),
+        )
 
 
 @torch.no_grad()

@@ -90,6 +90,8 @@ def test_what_does_not_fit_says_why(llama, tmp_path, peft_type):
     with pytest.raises(ConfigError, match="is not done here") as caught:
         configured(peft_type, llama)
     assert REFUSED[peft_type] in str(caught.value)
+    if peft_type == "PREFIX_TUNING":  # read by adapterkit's own
+        return
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": peft_type}))
     with pytest.raises(ArtifactError) as refused:
         Adapter.load(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from adapterkit import Adapter, Base, ConfigError
+from adapterkit import Adapter, Base, ConfigError, TargetError
 from adapterkit.cli import main
 from adapterkit.testing import tiny_llama
 from tests.quantize.support import OPTIONS, ROWS, bits
@@ -105,3 +105,11 @@ def test_the_command_line_trains_and_answers_in_four_bits(llama_folder, tmp_path
     capsys.readouterr()
     assert main(["generate", str(llama_folder), "Is it?", "--quantize", "nf5"]) == 1
     assert "did you mean 'nf4'" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_leaves_a_base_that_was_not_loaded_as_it_was(llama_folder):
+    base = Base(llama_folder)
+    with pytest.raises(TargetError):
+        base.train(ROWS, method="qlora", target_modules=("nope",))
+    assert base.quantized == ""
+    assert not any(site.is_quantized for site in base.sites)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from adapterkit import ArtifactError, Base, Bias, Dense, LowRank, PluginError, Rows, Scale, Tokens
+from adapterkit.baking import baked
 from adapterkit.runtime import actions_for
 from adapterkit.testing import tiny_gpt2, tiny_llama
 from tests.support import state_digest
@@ -92,6 +93,24 @@ def test_an_input_is_scaled_before_the_layer(kind):
     x, vector = input_of(site), random(site.in_features, seed=4)
     with torch.no_grad():
         torch.testing.assert_close(act(site, [Scale(vector, side="input")], x), site.module(x * vector), **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["linear with bias", "linear", "conv1d"])
+def test_baked_weights_are_what_effects_do_in_any_order(kind):
+    site = site_of(kind)
+    size, out, x = site.in_features, site.out_features, input_of(site)
+    effects = [
+        LowRank(random(2, size), random(out, 2, seed=2), 0.5),
+        Scale(random(size, seed=3), side="input"),
+        *([Bias(random(out, seed=4))] if "bias" in site.parameters else []),
+        Scale(random(out, seed=5), bias=False),
+        Scale(random(out, seed=6)),
+    ]
+    changed = baked(site, effects)
+    weight = changed["weight"].T if kind == "conv1d" else changed["weight"]
+    with torch.no_grad():
+        want = functional.linear(x, weight, changed.get("bias"))
+        torch.testing.assert_close(act(site, effects, x), want, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("effect", [Bias, lambda vector: Dense(vector, "bias")])
