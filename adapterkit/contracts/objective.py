@@ -36,8 +36,11 @@ class Example:
         return sum(label != -100 for label in self.labels[1:])
 
     def after(self, tokens: Sequence[int]) -> Example:
-        """The same row after ``tokens``, which are not trained."""
-        return attrs.evolve(self, input_ids=(*tokens, *self.input_ids), labels=(-100,) * len(tokens) + self.labels)
+        """The same row after ``tokens``; what is trained is the same: its first token is none, as it is not alone either."""
+        if not tokens:
+            return self
+        labels = (-100,) * (len(tokens) + 1) + self.labels[1:]
+        return attrs.evolve(self, input_ids=(*tokens, *self.input_ids), labels=labels)
 
 
 class Encoder(Protocol):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import PeftModel, PrefixTuningConfig, get_peft_model
 
-from adapterkit import INPUT, ArtifactError, Base, ConfigError, SelectionError
+from adapterkit import INPUT, ArtifactError, Base, ConfigError, Example, SelectionError
 from adapterkit.testing import tiny_llama
 from tests.sample_tokenizers import example_tokenizer
 from tests.support import EXAMPLE_BASE, FAMILIES, make_adapter, state_digest
@@ -105,6 +105,16 @@ def test_training_lowers_the_loss_and_leaves_the_base_alone(tmp_path):
     assert torch.equal(again.logits(ids, adapter=adapter), base.logits(ids, adapter=adapter))
     scores = base.evaluate(ROWS, adapter=adapter, max_new_tokens=1)
     assert scores["loss"] < scores.base["loss"]
+
+
+@pytest.mark.parametrize("method", ["prefix_tuning", "prompt_tuning"])
+def test_raw_text_trains_and_scores_the_same_tokens_as_without(tmp_path, method):
+    base = Base(EXAMPLE_BASE)
+    rows = [{"text": "Once upon a time there was a king."}, {"text": "The end."}]
+    adapter = base.train(rows, method=method, tokens=3, max_steps=1, learning_rate=1e-9)
+    examples = [one.after([9000] * 3) for one in (Example((1, 2, 3), (1, 2, 3)), Example((4, 5), (-100, 5)))]
+    assert [one.trained for one in examples] == [2, 1]
+    assert base.evaluate(rows, adapter=adapter)["loss"] > 0
 
 
 def test_what_cannot_be_done_is_refused(base, ids, tmp_path):
