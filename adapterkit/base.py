@@ -25,7 +25,7 @@ from .once import once
 from .quantization import format_of
 from .registry import Registry, default_registry
 from .resident import Resident, make_resident
-from .runtime import Plan, RowPlan, Runtime, prefix_count, row_plan, take_over, virtual_count
+from .runtime import Plan, Runtime, room, row_plan, take_over
 from .sites import Site, find_sites
 from .train.evaluation import evaluate
 from .train.run import train
@@ -174,26 +174,26 @@ class Base:
     def unload_model(self, source: Source) -> None:
         """Give up the model and everything made for it; it is loaded again, from ``source``, when it is next needed."""
         with self._lock:
-            if "runtime" in self.__dict__:
-                self.runtime.remove()
-            self._residents.clear()
-            self._active, self.source = None, source
-            for name in ("runtime", "sites", "reference", "_loaded"):
-                self.__dict__.pop(name, None)
+            self._let_go("reference", "_loaded")
+            self.source = source
 
     def detach(self) -> None:
         """Take everything of adapterkit off the model: it is as it was before, and becomes a base again when it is used."""
         with self._lock:
-            self.runtime.remove()
-            self._residents.clear()
             self._twins.clear()
-            self._active = None
-            for name in ("runtime", "sites"):
-                self.__dict__.pop(name, None)
             if self.source.is_object:
                 self._loaded.thaw()
-                for name in ("_loaded", "reference"):  # the caller may train it before it is used again
-                    self.__dict__.pop(name, None)
+                self._let_go("reference", "_loaded")  # the caller may train it before it is used again
+            else:
+                self._let_go()
+
+    def _let_go(self, *made: str) -> None:
+        if "runtime" in self.__dict__:
+            self.runtime.remove()
+        self._residents.clear()
+        self._active = None
+        for name in ("runtime", "sites", *made):
+            self.__dict__.pop(name, None)
 
     # -- adapters -----------------------------------------------------------------------------------------------------
 
@@ -365,43 +365,29 @@ class Base:
         with self.using(adapter):
             ids, mask = self.make_room(input_ids, attention_mask)
             places = {}
-            if mask is not None and _takes_positions(self.model):
+            if mask is not None and "position_ids" in inspect.signature(self.model.forward).parameters:
                 # counted from each row's first token: how far its neighbours are padded is no matter to a row
                 places = {"position_ids": (mask.cumsum(-1) - 1).clamp_min(0)}
             logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, **places).logits
         return logits[:, logits.shape[1] - input_ids.shape[1] :]  # type: ignore[no-any-return]
 
     def make_room(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Ids and mask, ``(batch, sequence)``, with whatever the adapter in force here puts before each row.
-
-        It is what :attr:`model` is to be given where an adapter has virtual tokens or a prefix.
+        """Ids and mask for :attr:`model`, ``(batch, sequence)``, with what the adapter in force here puts before each row.
 
         Raises:
             DataError: An id that the base does not know: it would be taken for a virtual token.
         """
         if input_ids.numel():
             check_known(self.model, (int(input_ids.max()),))
-        ids, mask = prepend(self.virtual_tokens(len(input_ids)), input_ids, attention_mask)
-        return prepend(self.prefix_tokens(len(input_ids)), ids, mask)
+        prefix, virtual = self.room(len(input_ids))
+        return prepend(prefix, *prepend(virtual, input_ids, attention_mask))
 
-    def virtual_tokens(self, rows: int) -> list[list[int]]:
-        """The ids of the virtual tokens that the adapter in force here puts before each of ``rows`` rows; mostly none.
+    def room(self, rows: int) -> tuple[list[list[int]], list[list[int]]]:
+        """For each of ``rows`` rows, ids that hold the place of a prefix, and those of virtual tokens; mostly none.
 
-        They are numbers from the size of the vocabulary on, and stand among the token ids that :attr:`model` is given.
+        They are numbers from the size of the vocabulary on. A prefix goes before everything in a batch, padding included.
         """
-        plan, known = self.runtime.plan, self.model.get_input_embeddings().num_embeddings
-        if isinstance(plan, RowPlan):
-            return [[known + number for number in numbers] for numbers in plan.virtual]
-        return [list(range(known, known + virtual_count(plan)))] * rows
-
-    def prefix_tokens(self, rows: int) -> list[list[int]]:
-        """Ids that hold the place of the prefix that the adapter in force here puts before each of ``rows`` rows; mostly none.
-
-        They go before everything else in a batch, padding included.
-        """
-        plan, known = self.runtime.plan, self.model.get_input_embeddings().num_embeddings
-        lengths = plan.prefix if isinstance(plan, RowPlan) else [prefix_count(plan)] * rows
-        return [[known] * length for length in lengths]
+        return room(self.runtime.plan, self.model.get_input_embeddings().num_embeddings, rows)
 
     def _choice(self, adapter: Selection | _Active) -> Selection:
         return self.active if isinstance(adapter, _Active) else adapter
@@ -413,7 +399,3 @@ class Base:
 def _check_rows(adapter: Any, rows: int) -> None:
     if isinstance(adapter, (list, tuple)) and len(adapter) != rows:
         raise SelectionError(f"{len(adapter)} adapters for {rows} rows: give one for each row, or a single one for all")
-
-
-def _takes_positions(model: Any) -> bool:
-    return "position_ids" in inspect.signature(model.forward).parameters

@@ -66,8 +66,8 @@ def generate(base: Base, prompts: Sequence[Prompt], *, adapter: Any = None, **op
     for start in range(0, len(order), chosen.batch_size):
         rows = order[start : start + chosen.batch_size]
         with base.using([adapters[row] for row in rows]):
-            mine = [[*own, *ids[row]] for own, row in zip(base.virtual_tokens(len(rows)), rows, strict=True)]
-            prefix = base.prefix_tokens(len(rows))
+            prefix, virtual = base.room(len(rows))
+            mine = [[*own, *ids[row]] for own, row in zip(virtual, rows, strict=True)]
             _check_lengths(mine, chosen.max_new_tokens + max(map(len, prefix)), _context(base))
             new = _answer(base, mine, prefix, rows, chosen, renderer.stop_ids())
         for row, tokens in zip(rows, new, strict=True):

@@ -45,7 +45,7 @@ METHODS = {
     "qlora": {"rank": 8, "alpha": 32.0, "learning_rate": 4e-3, "gradient_checkpointing": False},
     "prompt_tuning": {"tokens": 20, "learning_rate": 1e-1},
     "p_tuning": {"tokens": 20, "learning_rate": 3e-3},
-    "prefix_tuning": {"tokens": 20, "learning_rate": 1e-2},
+    "prefix_tuning": {"tokens": 20, "learning_rate": 1e-1},
     "ia3": {"learning_rate": 1e-1},
     "peft:ia3": {"learning_rate": 1e-1},
     "peft:vera": {"learning_rate": 1e-1},

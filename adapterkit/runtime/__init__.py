@@ -2,9 +2,9 @@
 
 from .actions import Action, Plan, uniform_plan
 from .effects import actions_for
-from .rows import RowPlan, row_plan
+from .rows import RowPlan, room, row_plan
 from .runtime import Runtime, take_over
-from .tokens import InputAction, prefix_count, virtual_count
+from .tokens import InputAction, prefix_count
 
 __all__ = [
     "Action",
@@ -14,8 +14,8 @@ __all__ = [
     "Runtime",
     "actions_for",
     "prefix_count",
+    "room",
     "row_plan",
     "take_over",
     "uniform_plan",
-    "virtual_count",
 ]

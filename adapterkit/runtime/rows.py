@@ -18,7 +18,7 @@ from .tokens import InputAction, prefix_count, virtual_count
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["MaskedLowRank", "RowAction", "RowPlan", "Rows", "row_plan"]
+__all__ = ["MaskedLowRank", "RowAction", "RowPlan", "Rows", "room", "row_plan"]
 
 MOST_MASKED_RANK = 512
 """Beyond this total rank the adapters of a batch are computed one after another, each on its own rows: the stacked product's
@@ -167,6 +167,15 @@ def row_plan(plans: Sequence[Plan | None], device: torch.device) -> RowPlan:
         tables = [plan[INPUT].table() for plan in distinct.values() if virtual_count(plan)]  # type: ignore[attr-defined]
         actions[INPUT] = attrs.evolve(_joined(tables, inputs, device), rows=tuple(zip(prefixes, own, strict=True)))
     return RowPlan(actions, rows, own, prefixes)
+
+
+def room(plan: Plan | None, known: int, rows: int) -> tuple[list[list[int]], list[list[int]]]:
+    """For each of ``rows`` rows, ids from ``known`` on that hold the place of its prefix, and those of its virtual tokens."""
+    if isinstance(plan, RowPlan):
+        numbers, lengths = plan.virtual, plan.prefix
+    else:
+        numbers, lengths = [range(virtual_count(plan))] * rows, [prefix_count(plan)] * rows
+    return [[known] * length for length in lengths], [[known + number for number in own] for own in numbers]
 
 
 def _joined(tables: Sequence[Tensor], inputs: Sequence[Any], device: torch.device) -> InputAction:

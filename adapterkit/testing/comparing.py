@@ -63,8 +63,8 @@ def own_plan(method: str, layers: Mapping[str, nn.Module]) -> Plan:
 def loss(base: Base, plan: Plan | None, examples: Sequence[Example]) -> float:
     """The mean loss of the trained tokens of ``examples`` under a plan."""
     with base.runtime.override(plan):
-        virtual = base.prefix_tokens(1)[0] + base.virtual_tokens(1)[0]
-        batch = collate([one.after(virtual) for one in examples], pad_id=0)
+        (prefix,), (virtual,) = base.room(1)
+        batch = collate([one.after(prefix + virtual) for one in examples], pad_id=0)
         logits = base.model(batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
     labels = batch["labels"][:, batch["labels"].shape[1] - logits.shape[1] :]
     return float(functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), labels[:, 1:]))

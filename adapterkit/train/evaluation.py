@@ -117,8 +117,8 @@ def _loss(base: Base, rows: Encoded, adapter: Adapter | None, options: EvaluateO
     forward = BaseForward(base.model)
     padded = functools.partial(collate, pad_id=pad_id(base.tokenizer), device=base.device)
     with base.using(adapter):
-        virtual = base.prefix_tokens(1)[0] + base.virtual_tokens(1)[0]
-        examples = [one.after(virtual) for one in rows.examples]
+        (prefix,), (virtual,) = base.room(1)
+        examples = [one.after(prefix + virtual) for one in rows.examples]
         return mean_loss(lambda batch: sft.loss(forward, batch), examples, options.batch_size, padded)
 
 

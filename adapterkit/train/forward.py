@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import noop_context_fn
 
 from adapterkit.resident import plan_of_layers
-from adapterkit.runtime import prefix_count, virtual_count
+from adapterkit.runtime import prefix_count, room
 
 from .head import HeadInParts, head_at
 from .offload import offloading
@@ -85,8 +85,8 @@ class AdapterInTraining(nn.Module):
 
     def virtual_tokens(self) -> list[int]:
         """The ids of the virtual tokens that go before each row."""
-        prefix = [self._known] * self.prefix_length
-        return prefix + list(range(self._known, self._known + virtual_count(self._plan)))
+        (prefix,), (virtual,) = room(self._plan, self._known, 1)
+        return prefix + virtual
 
     @property
     def prefix_length(self) -> int:
