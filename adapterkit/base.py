@@ -63,8 +63,7 @@ class Base:
     Args:
         location: A folder, a Hub id such as ``"org/model"``, or a transformers model that is loaded already.
         revision: A Hub commit, tag or branch.
-        dtype: ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: the checkpoint's own on an accelerator, float32
-            on a CPU.
+        dtype: ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: the checkpoint's on an accelerator, else float32.
         device: Such as ``"cuda:1"``; ``"auto"`` is the first accelerator, else the CPU.
         tokenizer: A tokenizer to use instead of the one beside the model; needed with a model object.
         registry: The plugins to use; by default all that are installed.
@@ -385,7 +384,7 @@ class Base:
     def room(self, rows: int) -> tuple[list[list[int]], list[list[int]]]:
         """For each of ``rows`` rows, ids that hold the place of a prefix, and those of virtual tokens; mostly none.
 
-        They are numbers from the size of the vocabulary on. A prefix goes before everything in a batch, padding included.
+        They are numbers from the size of the vocabulary on. A prefix goes before all else in a batch, padding included.
         """
         return room(self.runtime.plan, self.model.get_input_embeddings().num_embeddings, rows)
 
