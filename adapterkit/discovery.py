@@ -1,20 +1,25 @@
-"""Reads which plugins are installed, from metadata alone."""
+"""Finds plugins: which are installed, from metadata alone, and those that are files."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from .cures import explain
+from .errors import BrokenPluginError
 from .hooks import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+    from types import ModuleType
 
-__all__ = ["Found", "find"]
+__all__ = ["Found", "find", "import_file"]
 
 
 @attrs.frozen
@@ -54,3 +59,27 @@ def _problem(value: str) -> str:
     if importlib.util.find_spec(top) is None:
         return f"module {top!r} is not installed; reinstall the distribution"
     return ""
+
+
+def import_file(path: Path) -> ModuleType:
+    """The plugin in a Python file.
+
+    Raises:
+        BrokenPluginError: There is none, or it cannot be imported.
+    """
+    if not path.is_file():
+        raise BrokenPluginError(f"no plugin file {str(path)!r}")
+    name = f"adapterkit_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise BrokenPluginError(f"{str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, Exception):
+            raise BrokenPluginError(f"plugin {str(path)!r} cannot be imported: {explain(error)}") from error
+        raise
+    return module

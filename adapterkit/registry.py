@@ -7,10 +7,8 @@ that name first, all others on a miss. A plugin that cannot be loaded stays list
 from __future__ import annotations
 
 import functools
-import importlib.util
 import logging
 import os
-import sys
 import threading
 from collections import defaultdict
 from pathlib import Path
@@ -24,7 +22,7 @@ from . import hooks
 from .contracts import DataFormat, Method, Metric, Objective, TrainOptions
 from .contracts.method import OPERATIONS
 from .cures import explain
-from .discovery import Found, find
+from .discovery import Found, find, import_file
 from .errors import BrokenPluginError, PluginClashError, UnknownNameError, suggest
 
 if TYPE_CHECKING:
@@ -160,7 +158,7 @@ class Registry:
         if isinstance(plugin, (str, os.PathLike)):
             path = Path(plugin)
             name, module = path.stem, str(path)
-            plugin = _import_file(path)
+            plugin = import_file(path)
         else:
             name = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__name__
             module = name
@@ -386,22 +384,3 @@ def _is_frozen(config: object) -> bool:
         return attrs.inspect(config).is_frozen
     except attrs.exceptions.NotAnAttrsClassError:  # a subclass of one that is not decorated itself is none
         return False
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise BrokenPluginError(f"no plugin file {str(path)!r}")
-    name = f"adapterkit_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise BrokenPluginError(f"{str(path)!r} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException as error:
-        del sys.modules[name]
-        if isinstance(error, Exception):
-            raise BrokenPluginError(f"plugin {str(path)!r} cannot be imported: {explain(error)}") from error
-        raise
-    return module
