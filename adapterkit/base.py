@@ -16,7 +16,7 @@ from .artifact.fit import check_base
 from .artifact.manifest import BaseReference
 from .baking import bake
 from .data.batching import prepend
-from .data.padding import check_known
+from .data.padding import check_known, check_padding
 from .errors import BaseLoadError, ConfigError, SelectionError
 from .fingerprint import fingerprint
 from .generation import generate
@@ -135,8 +135,7 @@ class Base:
         return self._loaded.tokenizer
 
     @property
-    def has_tokenizer(self) -> bool:
-        """Whether there is one."""
+    def has_tokenizer(self) -> bool:  # noqa: D102 - it says so
         return self._loaded.tokenizer is not None
 
     @once
@@ -363,6 +362,7 @@ class Base:
         _check_rows(adapter, len(input_ids))
         with self.using(adapter):
             ids, mask = self.make_room(input_ids, attention_mask)
+            check_padding(self.model, mask)
             places = {}
             if mask is not None and "position_ids" in inspect.signature(self.model.forward).parameters:
                 # counted from each row's first token: how far its neighbours are padded is no matter to a row

@@ -12,11 +12,13 @@ from attrs.validators import and_, ge, gt, le, optional
 from .config import build_config
 from .contracts import Message, Text
 from .data.batching import prepend
-from .data.padding import check_known, pad_id
+from .data.padding import check_known, check_padding, keeps_state, pad_id
 from .data.rendering import Renderer
 from .errors import DataError, SelectionError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from .adapter import Adapter
@@ -63,8 +65,7 @@ def generate(base: Base, prompts: Sequence[Prompt], *, adapter: Any = None, **op
     answers = [""] * len(prompts)
     # prompts of like length together: less padding, and a batch ends sooner
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-    for start in range(0, len(order), chosen.batch_size):
-        rows = order[start : start + chosen.batch_size]
+    for rows in _batches(order, ids, chosen.batch_size, equal=keeps_state(base.model)):
         with base.using([adapters[row] for row in rows]):
             prefix, virtual = base.room(len(rows))
             mine = [[*own, *ids[row]] for own, row in zip(virtual, rows, strict=True)]
@@ -73,6 +74,16 @@ def generate(base: Base, prompts: Sequence[Prompt], *, adapter: Any = None, **op
         for row, tokens in zip(rows, new, strict=True):
             answers[row] = renderer.decode(tokens)
     return answers
+
+
+def _batches(order: Sequence[int], ids: Sequence[Sequence[int]], size: int, *, equal: bool) -> Iterator[Sequence[int]]:
+    """Batches of rows in ``order``; with ``equal``, of rows of one length each, so that none is padded."""
+    start = 0
+    for place in range(1, len(order) + 1):
+        whole = place - start == size or place == len(order)
+        if whole or (equal and len(ids[order[place]]) != len(ids[order[start]])):
+            yield order[start:place]
+            start = place
 
 
 def _check_prompts(prompts: Any) -> None:
@@ -136,6 +147,7 @@ def _answer(
     padded = torch.tensor([[pad] * (width - len(row)) + list(row) for row in ids], device=base.device)
     seen = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=base.device)
     padded, mask = prepend(prefix, padded, seen)
+    check_padding(base.model, mask)
     model = base.model
     ours = {
         "max_new_tokens": options.max_new_tokens,

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, MambaConfig, MambaForCausalLM
 
 from adapterkit import Base, ConfigError, DataError, Message, SelectionError, Text
 from adapterkit.testing import tiny_llama
@@ -254,3 +254,24 @@ def test_a_prompt_that_is_too_long_is_refused_and_not_cut(tokenizer):
 def test_adapters_that_do_not_fit_the_prompts_are_refused(tokenizer, adapter):
     with pytest.raises(SelectionError, match="adapter"):
         tiny(tokenizer).generate(["hello"], adapter=adapter)
+
+
+def test_rows_of_a_base_that_keeps_a_state_are_never_padded(tokenizer, monkeypatch):
+    """What was read into a state stays there: padding before a row would change its answer, and some models do not leave it out."""
+    config = MambaConfig(vocab_size=8192, hidden_size=32, num_hidden_layers=2)
+    base = Base(MambaForCausalLM(config).eval(), tokenizer=tokenizer)
+    seen, real = [], base.model.generate
+
+    def watched(ids, **options):
+        seen.append(options["attention_mask"])
+        return real(ids, **options)
+
+    monkeypatch.setattr(base.model, "generate", watched)
+    prompts = ["one", "one two three four five", "two", "six seven"]
+    answers = base.generate(prompts, max_new_tokens=4)
+    assert len(seen) > 1
+    assert all(bool(mask.all()) for mask in seen)
+    assert answers == [base.generate(one, max_new_tokens=4) for one in prompts]
+    ids, mask = torch.ones(2, 4, dtype=torch.long), torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
+    with pytest.raises(SelectionError, match="MambaForCausalLM keeps a state"):
+        base.logits(ids, attention_mask=mask)
