@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adapterkit.effects import Bias, Dense, LowRank, Rows, Scale, Tokens
+from adapterkit.effects import Bias, Dense, LowRank, PrefixKV, Rows, Scale, Tokens
 from adapterkit.errors import PluginError
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def _found(effect: Effect) -> Shapes:
         return tuple(effect.down.shape), tuple(effect.up.shape)
     if isinstance(effect, Rows):
         return tuple(effect.index.shape), tuple(effect.rows.shape)
+    if isinstance(effect, PrefixKV):
+        return tuple(effect.keys.shape), tuple(effect.values.shape)
     if isinstance(effect, Dense):
         return (tuple(effect.delta.shape),)
     if isinstance(effect, (Bias, Scale)):
@@ -51,13 +53,20 @@ def _wanted(effect: Effect, site: Site) -> Shapes:
     if isinstance(effect, Rows):
         count = effect.index.numel()
         return (count,), (count, out if site.kind == "embedding" else size)
-    if isinstance(effect, Tokens):
-        return ((effect.embeddings.shape[0] if effect.embeddings.dim() else 1, out),)
+    if isinstance(effect, (Tokens, PrefixKV)):
+        return _of_input(effect, site)
     if isinstance(effect, Dense):
         return (_of_parameter(effect.parameter, site),)
     if isinstance(effect, (Bias, Scale)):
         return ((size if isinstance(effect, Scale) and effect.side == "input" else out,),)
     return ()
+
+
+def _of_input(effect: Tokens | PrefixKV, site: Site) -> Shapes:
+    if isinstance(effect, Tokens):
+        return ((effect.embeddings.shape[0] if effect.embeddings.dim() else 1, site.out_features),)
+    whole = (*site.cache[:2], effect.keys.shape[2] if effect.keys.dim() == 4 else 1, *site.cache[2:])
+    return whole, whole
 
 
 def _of_parameter(name: str, site: Site) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from adapterkit import ArtifactError, Base, Bias, Dense, LowRank, PluginError, Rows, Scale, Tokens
+from adapterkit import ArtifactError, Base, Bias, Dense, LowRank, PluginError, PrefixKV, Rows, Scale, Tokens
 from adapterkit.baking import baked
 from adapterkit.runtime import actions_for
 from adapterkit.testing import tiny_gpt2, tiny_llama
@@ -196,6 +196,7 @@ def test_a_low_rank_effect_is_its_dense_one(rank, scale, seed, kind):
         ("q_proj", LowRank(torch.ones(2, 1), torch.ones(32, 2), 1.0)),
         ("model.norm", Dense(torch.ones(32), "nothing")),
         ("input", Tokens(torch.ones(3, 1))),
+        ("input", PrefixKV(torch.ones(2, 1, 3, 8), torch.ones(2, 1, 3, 8))),
         ("embed_tokens", Rows(torch.tensor([-1]), torch.ones(1, 32))),
         ("embed_tokens", Rows(torch.tensor([5, 5]), torch.ones(2, 32))),
         ("embed_tokens", Scale(torch.ones(97), side="input")),
