@@ -87,6 +87,7 @@ def _action(effect: Effect, site: Site, place: Place) -> Action:
         table = place(effect.embeddings)
         return InputAction(lambda: table)
     if isinstance(effect, PrefixKV) and site.name == INPUT:
+        check_shape(effect, site)
         pair = place(effect.keys), place(effect.values)
         return InputAction.of_prefix(lambda: pair)
     make = _AT_LAYERS.get(type(effect)) if site.kind in LAYERS else None
