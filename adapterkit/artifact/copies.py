@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
+from adapterkit.contracts.method import KEY_PREFIX
 from adapterkit.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseCopy", "check_copies", "set_apart"]
 
-PREFIX = "base_model.model."
 WEIGHT = ".weight"
 INSIDE = (".token_adapter.base_layer.weight", ".base_layer.weight")
 """What PEFT calls the weight of a layer that it has put its own around."""
@@ -71,7 +71,7 @@ def set_apart(tensors: Mapping[str, Tensor], config: Any) -> tuple[dict[str, Ten
     """
     weights = {name: _weight_in_base(name, config) for name in tensors}
     own = {name: one for name, one in tensors.items() if not weights[name] and not _is_held_twice(name, tensors)}
-    copies = {name.removeprefix(PREFIX): BaseCopy.of(one, tensors[name]) for name, one in weights.items() if one}
+    copies = {name.removeprefix(KEY_PREFIX): BaseCopy.of(one, tensors[name]) for name, one in weights.items() if one}
     return own, copies
 
 
@@ -95,9 +95,9 @@ def check_copies(copies: Mapping[str, BaseCopy], weights: Mapping[str, Tensor]) 
 
 def _weight_in_base(name: str, config: Any) -> str:
     """What the weight is called that a tensor is a copy of; empty where it is none."""
-    if not name.startswith(PREFIX):
+    if not name.startswith(KEY_PREFIX):
         return ""
-    path = name.removeprefix(PREFIX)
+    path = name.removeprefix(KEY_PREFIX)
     for inside in INSIDE:
         if path.endswith(inside):
             return path.removesuffix(inside) + WEIGHT

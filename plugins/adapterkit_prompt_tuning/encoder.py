@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adapterkit import INPUT, build_config
 
-from .method import SoftPrompt, SoftPromptMethod, peft_fields, sizes
+from .method import MOST_TOKENS, SoftPrompt, SoftPromptMethod, peft_fields, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ __all__ = ["EncodedPrompt", "PTuning", "PTuningConfig"]
 class PTuningConfig:
     """P-tuning: virtual tokens that a small network makes while they are trained."""
 
-    tokens: int = attrs.field(default=20, validator=and_(ge(1), le(65_536)))
+    tokens: int = attrs.field(default=20, validator=and_(ge(1), le(MOST_TOKENS)))
     """How many virtual tokens."""
     encoder: Literal["mlp", "lstm"] = "mlp"
     """The network."""

@@ -45,6 +45,7 @@ WORKING = ON_LAYERS + SOFT
 MAIN = ("IA3", "VERA", "LOHA", "LOKR", "OFT", "LN_TUNING")
 # where PEFT has a layer for GPT-2's Conv1D, and can load what is saved for one
 ON_GPT2 = [*(name for name in ON_LAYERS if KINDS[name].conv1d), *SOFT]
+ON_BOTH = [*(("llama", name) for name in WORKING), *(("gpt2", name) for name in ON_GPT2)]
 CLOSE = {"atol": 1e-5, "rtol": 0}
 
 

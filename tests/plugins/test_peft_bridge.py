@@ -20,7 +20,6 @@ from tests.plugins.bridge_cases import (
     CLOSE,
     FAMILIES,
     MAIN,
-    ON_GPT2,
     ON_LAYERS,
     OPTIONS,
     SOFT,
@@ -33,8 +32,6 @@ from tests.plugins.bridge_cases import (
     name_of,
 )
 from tests.support import make_adapter, state_digest
-
-ON_BOTH = [*(("llama", name) for name in WORKING), *(("gpt2", name) for name in ON_GPT2)]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from adapterkit.testing import tiny_llama
 from tests.plugins.bridge_cases import (
     CLOSE,
     FAMILIES,
-    ON_GPT2,
+    ON_BOTH,
     ON_LAYERS,
     SOFT,
     WORKING,
@@ -28,8 +28,6 @@ from tests.plugins.bridge_cases import (
     saved,
 )
 from tests.plugins.lora_cases import moved
-
-ON_BOTH = [*(("llama", name) for name in WORKING), *(("gpt2", name) for name in ON_GPT2)]
 
 
 @pytest.fixture(scope="module")
