@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Method,
         Metric,
         Objective,
+        Preference,
         Run,
         Text,
         TrainOptions,
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
         BrokenPluginError,
         ConfigError,
         DataError,
+        JobsFailedError,
         PluginClashError,
         PluginError,
+        RunError,
         SelectionError,
         TargetError,
         TrainingError,
@@ -46,8 +49,10 @@ if TYPE_CHECKING:
     from .hooks import hookimpl
     from .methods import LayerConfig, LayerMethod
     from .registry import Registry
+    from .report import compare_runs, write_report
     from .runtime.actions import rerun
     from .sites import INPUT, SHARED, Site, match, pattern_value, shorten, targeted
+    from .train.preparing import Job
 
 __version__ = "0.1.0"
 
@@ -61,6 +66,7 @@ _HOMES = {
     "Bias": "effects",
     "BrokenPluginError": "errors",
     "build_config": "config",
+    "compare_runs": "report",
     "ConfigError": "errors",
     "Conversation": "contracts",
     "DataError": "errors",
@@ -70,6 +76,8 @@ _HOMES = {
     "Forward": "contracts",
     "hookimpl": "hooks",
     "INPUT": "sites",
+    "Job": "train.preparing",
+    "JobsFailedError": "errors",
     "LayerConfig": "methods",
     "LayerMethod": "methods",
     "Loss": "contracts",
@@ -79,6 +87,7 @@ _HOMES = {
     "Method": "contracts",
     "Metric": "contracts",
     "Objective": "contracts",
+    "Preference": "contracts",
     "PrefixKV": "effects",
     "pattern_value": "sites",
     "PluginClashError": "errors",
@@ -87,6 +96,7 @@ _HOMES = {
     "rerun": "runtime.actions",
     "Rows": "effects",
     "Run": "contracts",
+    "RunError": "errors",
     "Scale": "effects",
     "SelectionError": "errors",
     "SHARED": "sites",
@@ -100,6 +110,7 @@ _HOMES = {
     "TrainOptions": "contracts",
     "Traits": "contracts",
     "UnknownNameError": "errors",
+    "write_report": "report",
 }
 
 __all__ = [
@@ -120,6 +131,8 @@ __all__ = [
     "Dense",
     "Example",
     "Forward",
+    "Job",
+    "JobsFailedError",
     "LayerConfig",
     "LayerMethod",
     "Loss",
@@ -130,10 +143,12 @@ __all__ = [
     "Objective",
     "PluginClashError",
     "PluginError",
+    "Preference",
     "PrefixKV",
     "Registry",
     "Rows",
     "Run",
+    "RunError",
     "Scale",
     "SelectionError",
     "Site",
@@ -146,12 +161,14 @@ __all__ = [
     "UnknownNameError",
     "__version__",
     "build_config",
+    "compare_runs",
     "hookimpl",
     "match",
     "pattern_value",
     "rerun",
     "shorten",
     "targeted",
+    "write_report",
 ]
 
 

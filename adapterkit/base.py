@@ -1,63 +1,32 @@
-"""The base: one shared, frozen model, and the adapters that act on it."""
+"""The base, and what can be done with it."""
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import threading
-from collections.abc import Sequence
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, overload
 
-import torch
-
-from .adapter import Adapter
-from .artifact.fit import check_base
-from .artifact.manifest import BaseReference
 from .baking import bake
-from .data.batching import prepend
-from .data.padding import check_known, check_padding
-from .errors import BaseLoadError, ConfigError, SelectionError
-from .fingerprint import fingerprint
+from .errors import ConfigError
+from .evaluation import evaluate
 from .generation import generate
-from .loading import LoadedBase, Source, load_base
-from .once import once
-from .quantization import format_of
-from .registry import Registry, default_registry
-from .resident import Resident, make_resident
-from .runtime import Plan, Runtime, room, row_plan, take_over
-from .sites import Site, find_sites
-from .train.evaluation import evaluate
-from .train.run import train
-from .twins import Twins
+from .shared import ACTIVE, Active, Selection, SharedModel
+from .train.run import train, train_many
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from torch import Tensor
-
+    from .adapter import Adapter
+    from .audit import Audit
+    from .evaluation import Comparison, Evaluation
     from .generation import Prompt
-    from .train.evaluation import Evaluation
+    from .planning import Plan
+    from .train.preparing import Job
 
 __all__ = ["ACTIVE", "Base", "Selection"]
 
-Selection: TypeAlias = Adapter | Sequence[Adapter | None] | None
-"""One adapter, or one for each row of a batch; None is the base alone."""
 
-
-class _Active:
-    """Stands for the adapter that is in use; None stands for the base alone."""
-
-    def __repr__(self) -> str:
-        return "ACTIVE"
-
-
-ACTIVE: Final = _Active()
-
-
-class Base:
+class Base(SharedModel):
     """A shared base model: it is loaded when it is first needed, and no adapter ever changes one bit of it.
 
     Args:
@@ -72,210 +41,6 @@ class Base:
         double_quant: Whether the scales of 4-bit weights are themselves stored in 8 bits: 0.4 bits less for each weight.
     """
 
-    def __init__(
-        self,
-        location: str | os.PathLike[str] | torch.nn.Module,
-        *,
-        revision: str | None = None,
-        dtype: str = "auto",
-        device: str = "auto",
-        tokenizer: Any = None,
-        registry: Registry | None = None,
-        quantize: str | None = None,
-        double_quant: bool = True,
-    ) -> None:
-        self.source = Source(
-            location=location,
-            revision=revision,
-            dtype=dtype,
-            device=device,
-            tokenizer=tokenizer,
-            quantize=quantize,
-            double_quant=double_quant,
-        )
-        self.registry = registry or default_registry()
-        self._residents: dict[str, Resident] = {}
-        self._twins = Twins()
-        self._active: Adapter | None = None
-        self._override: ContextVar[Selection | _Active] = ContextVar("adapterkit_selection", default=ACTIVE)
-        self._lock = threading.RLock()
-
-    # -- the model ----------------------------------------------------------------------------------------------------
-
-    @once
-    def _loaded(self) -> LoadedBase:
-        return load_base(self.source)
-
-    @once
-    def runtime(self) -> Runtime:
-        """The sites' hooks and the plan that they follow.
-
-        Raises:
-            BaseLoadError: The model object is another Base's, whose adapters would act here too.
-        """
-        if not take_over(self._loaded.model):
-            raise BaseLoadError("this model object is in use by another Base; use that one, or detach() it first")
-        return Runtime(self._loaded.model, self.sites, owner=self)
-
-    @property
-    def model(self) -> Any:
-        """The transformers model; it always acts with the adapter in use."""
-        _ = self.runtime
-        return self._loaded.model
-
-    @property
-    def tokenizer(self) -> Any:
-        """The base's tokenizer.
-
-        Raises:
-            SelectionError: A model object was given without one.
-        """
-        if self._loaded.tokenizer is None:
-            raise SelectionError("this base has no tokenizer; give one: Base(model, tokenizer=...)")
-        return self._loaded.tokenizer
-
-    @property
-    def has_tokenizer(self) -> bool:  # noqa: D102 - it says so
-        return self._loaded.tokenizer is not None
-
-    @once
-    def sites(self) -> tuple[Site, ...]:
-        """Every layer that an adapter may act on."""
-        return find_sites(self._loaded.model)
-
-    @once
-    def reference(self) -> BaseReference:
-        """The name, commit and fingerprint by which adapters remember this base."""
-        loaded = self._loaded
-        return BaseReference(name=self.source.name, revision=loaded.commit, fingerprint=fingerprint(loaded.model))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the base's first weights are."""
-        device: torch.device = next(self._loaded.model.parameters()).device
-        return device
-
-    @property
-    def quantized(self) -> str:
-        """What the base is quantized in: ``"nf4"``, ``"fp4"``, ``"int8"``, or what a model object says; empty when it is not."""
-        return self.source.quantize or format_of(self._loaded.model)
-
-    def quantized_as(self, quantize: str, *, double_quant: bool = True) -> Base:
-        """This base where it is quantized so, or is not loaded yet and then will be; else a twin, loaded beside it and kept.
-
-        Raises:
-            ConfigError: It is quantized otherwise, or is a model object, which cannot be loaded again.
-        """
-        with self._lock:
-            return self._twins.find(self, quantize, double_quant=double_quant, loaded="_loaded" in self.__dict__)
-
-    def unload_model(self, source: Source) -> None:
-        """Give up the model and everything made for it; it is loaded again, from ``source``, when it is next needed."""
-        with self._lock:
-            self._let_go("reference", "_loaded")
-            self.source = source
-
-    def detach(self) -> None:
-        """Take everything of adapterkit off the model: it is as it was before, and becomes a base again when it is used."""
-        with self._lock:
-            self._twins.clear()
-            if self.source.is_object:
-                self._loaded.thaw()
-                self._let_go("reference", "_loaded")  # the caller may train it before it is used again
-            else:
-                self._let_go()
-
-    def _let_go(self, *made: str) -> None:
-        if "runtime" in self.__dict__:
-            self.runtime.remove()
-        self._residents.clear()
-        self._active = None
-        for name in ("runtime", "sites", *made):
-            self.__dict__.pop(name, None)
-
-    # -- adapters -----------------------------------------------------------------------------------------------------
-
-    @property
-    def active(self) -> Selection:
-        """The adapter in use here and now; None is the base alone."""
-        mine = self._override.get()
-        return self._active if isinstance(mine, _Active) else mine
-
-    @property
-    def resident(self) -> tuple[Adapter, ...]:
-        """The adapters that are held in the base's memory, ready to be selected."""
-        return tuple(resident.adapter for resident in self._residents.copy().values())
-
-    def load(self, adapter: Adapter | str | os.PathLike[str]) -> Adapter:
-        """Make an adapter, or the adapter in a folder, resident: checked against this base and ready to be selected.
-
-        Raises:
-            ArtifactError: It is refused; the base and the adapters that it holds are as they were.
-        """
-        if not isinstance(adapter, Adapter):
-            adapter = Adapter.load(adapter, registry=self.registry)
-        self._resident(adapter)
-        return adapter
-
-    def unload(self, adapter: Adapter) -> None:
-        """Give up an adapter's memory; if it is in use, the base alone is in use from now on.
-
-        Raises:
-            SelectionError: It is not resident.
-        """
-        with self._lock:
-            if adapter.digest not in self._residents:
-                raise SelectionError(f"{adapter!r} is not resident on this base")
-            if self._active == adapter:
-                self.use(None)
-            del self._residents[adapter.digest]
-
-    def use(self, adapter: Adapter | None) -> None:
-        """From now on, act with ``adapter``, or as the base alone."""
-        with self._lock:
-            self.runtime.active = self._resident(adapter).plan if adapter is not None else None
-            self._active = adapter
-
-    @contextlib.contextmanager
-    def using(self, adapter: Selection) -> Iterator[None]:
-        """Act with ``adapter`` within this block, in this thread or task only; a list has one entry for each row of a batch."""
-        plan = self._plan(adapter)
-        token = self._override.set(adapter)
-        try:
-            with self.runtime.override(plan):
-                yield
-        finally:
-            self._override.reset(token)
-
-    def _plan(self, adapter: Selection) -> Plan | None:
-        """What the sites are to do for a selection."""
-        if adapter is None or isinstance(adapter, Adapter):
-            return self._resident(adapter).plan if adapter is not None else None
-        if not isinstance(adapter, (list, tuple)) or not adapter:
-            raise SelectionError(
-                f"an adapter is an Adapter, a list of them with one for each row, or None; not {adapter!r}"
-            )
-        plans = [self._resident(one).plan if one is not None else None for one in adapter]
-        return plans[0] if len(set(map(id, plans))) == 1 else row_plan(plans, self.device)
-
-    def _resident(self, adapter: Adapter) -> Resident:
-        if not isinstance(adapter, Adapter):
-            cure = "a list is for `using` or `adapter=`" if isinstance(adapter, list) else "Base.load(folder) gives one"
-            raise SelectionError(f"not an adapter: {adapter!r}; {cure}")
-        found = self._residents.get(adapter.digest)
-        if found is not None:
-            return found
-        with self._lock:
-            found = self._residents.get(adapter.digest)
-            if found is not None:  # another thread was faster
-                return found
-            check_base(adapter.manifest, self.reference.fingerprint)
-            resident = make_resident(self.registry, adapter, self.sites, self._loaded.model)
-            _ = self.runtime
-            self._residents[adapter.digest] = resident
-        self.registry.notify("adapterkit_adapter_loaded", adapter=adapter)
-        return resident
-
     # -- training -----------------------------------------------------------------------------------------------------
 
     def train(
@@ -284,22 +49,46 @@ class Base:
         """Train an adapter on ``data``; the base is left as it is, and the new adapter is resident.
 
         Args:
-            data: A CSV, TSV, JSON, JSONL or Parquet file, a ``datasets.Dataset``, or a list of mappings.
+            data: A CSV, TSV, JSON, JSONL or Parquet file, a list of files, a mapping from file to weight, a
+                ``datasets.Dataset``, or a list of mappings.
             method: The name of a method plugin.
-            output: A folder for the log and the adapter, at ``output/adapter``; nothing is written without it.
-            **options: Options of the method (``rank=8``), of the run (``epochs=1``; see :class:`~adapterkit.TrainOptions`), and
-                ``columns``, ``format``, ``eval_data``, ``objective``.
+            output: A folder for the run: the adapter at ``output/adapter``, a log, checkpoints and a report; nothing is written
+                without it.
+            **options: Options of the method (``rank=8``), of the steps (``epochs=1``; see :class:`~adapterkit.TrainOptions`),
+                of the data (``columns``, ``format``, ``eval_data``, ``eval_split``, ``replay``, ``replay_ratio``), and
+                ``objective``, ``general_data``, ``resume=True`` (go on where the run in ``output`` was cut off) and
+                ``report=False``.
 
         Raises:
             ConfigError: Options that neither the method nor the run knows, or whose values do not fit.
             DataError: Rows that cannot be used, with file and line.
+            TrainingError: The loss is no number any more, or has left for good.
         """
         if data is None:
             raise ConfigError("train needs data", ["data: is required: a file, a Dataset or a list of rows"])
         with self._twins.undone_on_failure(self):
             return train(self, data, method=method, output=output, **options)
 
-    def evaluate(self, data: Any, *, adapter: Selection | _Active = ACTIVE, **options: Any) -> Evaluation:
+    def train_many(self, jobs: Sequence[Job], *, output: str | os.PathLike[str] | None = None) -> list[Adapter]:
+        """Train several adapters at once: they share every pass of the base, and nothing else.
+
+        Each job has its own rows, method, options, optimizer and clock, and becomes the adapter that it would have become by
+        itself, up to rounding.
+
+        Args:
+            jobs: What is to be trained: ``Job("cards.csv", method="lora", rank=8, name="cards")``.
+            output: A folder for the runs, each in a folder of its job's name.
+
+        Returns:
+            The adapters, in the order of the jobs, all resident.
+
+        Raises:
+            JobsFailedError: Some jobs could not go on; the others' adapters are in it, and resident.
+        """
+        with self._twins.undone_on_failure(self):
+            return train_many(self, jobs, output=output)
+
+    def evaluate(self, data: Any, *, adapter: Selection | Active = ACTIVE, **options: Any) -> Evaluation:
         """Score generated answers and the loss on ``data``, beside the base alone.
 
         Args:
@@ -311,7 +100,45 @@ class Base:
         Returns:
             A mapping of scores (``["accuracy"]``, ``["perplexity"]``, …), whose ``base`` holds the base's.
         """
-        return evaluate(self, data, adapter=self._choice(adapter), **options)
+        return evaluate(self, data, adapter=self.choice(adapter), **options)
+
+    def compare(self, data: Any, adapters: Mapping[str, Adapter | None], **options: Any) -> Comparison:
+        """Score several adapters on the same rows, with what can be said of their differences.
+
+        Args:
+            data: What :meth:`train` takes.
+            adapters: Adapters by a name of your choice; None is the base alone.
+            **options: As for :meth:`evaluate`.
+
+        Returns:
+            Scores with intervals, a paired test for each two, and all answers side by side.
+        """
+        from .evaluation import compare
+
+        return compare(self, data, adapters, **options)
+
+    def audit(self, data: Any, *, adapter: Adapter | None = None, **options: Any) -> Audit:
+        """Look through training data, and for what an adapter has memorised of it.
+
+        Args:
+            data: What :meth:`train` takes.
+            adapter: One that was trained on ``data``: how much of it does it repeat?
+            **options: ``eval_data``, ``columns``, ``format``, and those of :class:`adapterkit.audit.AuditOptions`.
+        """
+        from .audit import audit
+
+        return audit(self, data, adapter=adapter, **options)
+
+    def plan(self, *, method: str | None = None, **options: Any) -> Plan:
+        """What training on this base takes: memory, time and money, and what fits; the base is not loaded for it.
+
+        Args:
+            method: One method; by default those that are usually weighed against each other.
+            **options: See :func:`adapterkit.planning.plan`.
+        """
+        from .planning import plan
+
+        return plan(self, method=method, **options)
 
     def bake(self, adapter: Adapter, folder: str | os.PathLike[str]) -> Path:
         """Write this base with ``adapter`` added to its weights: a transformers folder of its own, tokenizer and all.
@@ -329,14 +156,14 @@ class Base:
     # -- answers ------------------------------------------------------------------------------------------------------
 
     @overload
-    def generate(self, prompts: str, *, adapter: Selection | _Active = ACTIVE, **options: Any) -> str: ...
+    def generate(self, prompts: str, *, adapter: Selection | Active = ACTIVE, **options: Any) -> str: ...
 
     @overload
     def generate(
-        self, prompts: Sequence[Prompt], *, adapter: Selection | _Active = ACTIVE, **options: Any
+        self, prompts: Sequence[Prompt], *, adapter: Selection | Active = ACTIVE, **options: Any
     ) -> list[str]: ...
 
-    def generate(self, prompts: Any, *, adapter: Selection | _Active = ACTIVE, **options: Any) -> Any:
+    def generate(self, prompts: Any, *, adapter: Selection | Active = ACTIVE, **options: Any) -> Any:
         """Answer prompts.
 
         Args:
@@ -348,53 +175,7 @@ class Base:
         Returns:
             The answers, in the order of the prompts; a single text for a single text.
         """
-        chosen = self._choice(adapter)
+        chosen = self.choice(adapter)
         if isinstance(prompts, str):
             return generate(self, [prompts], adapter=chosen, **options)[0]
         return generate(self, prompts, adapter=chosen, **options)
-
-    @torch.no_grad()
-    def logits(self, input_ids: Tensor, *, adapter: Selection = None, attention_mask: Tensor | None = None) -> Tensor:
-        """Logits ``(batch, sequence, vocabulary)`` for token ids ``(batch, sequence)``, whatever adapter is in use.
-
-        Virtual tokens are put before each row, and their logits are left out.
-        """
-        _check_rows(adapter, len(input_ids))
-        with self.using(adapter):
-            ids, mask = self.make_room(input_ids, attention_mask)
-            check_padding(self.model, mask)
-            places = {}
-            if mask is not None and "position_ids" in inspect.signature(self.model.forward).parameters:
-                # counted from each row's first token: how far its neighbours are padded is no matter to a row
-                places = {"position_ids": (mask.cumsum(-1) - 1).clamp_min(0)}
-            logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, **places).logits
-        return logits[:, logits.shape[1] - input_ids.shape[1] :]  # type: ignore[no-any-return]
-
-    def make_room(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Ids and mask for :attr:`model`, ``(batch, sequence)``, with what the adapter in force here puts before each row.
-
-        Raises:
-            DataError: An id that the base does not know: it would be taken for a virtual token.
-        """
-        if input_ids.numel():
-            check_known(self.model, (int(input_ids.max()),))
-        prefix, virtual = self.room(len(input_ids))
-        return prepend(prefix, *prepend(virtual, input_ids, attention_mask))
-
-    def room(self, rows: int) -> tuple[list[list[int]], list[list[int]]]:
-        """For each of ``rows`` rows, ids that hold the place of a prefix, and those of virtual tokens; mostly none.
-
-        They are numbers from the size of the vocabulary on. A prefix goes before all else in a batch, padding included.
-        """
-        return room(self.runtime.plan, self.model.get_input_embeddings().num_embeddings, rows)
-
-    def _choice(self, adapter: Selection | _Active) -> Selection:
-        return self.active if isinstance(adapter, _Active) else adapter
-
-    def __repr__(self) -> str:
-        return f"<Base {self.source.name}: {len(self._residents)} adapters resident, {self.active or 'none'} in use>"
-
-
-def _check_rows(adapter: Any, rows: int) -> None:
-    if isinstance(adapter, (list, tuple)) and len(adapter) != rows:
-        raise SelectionError(f"{len(adapter)} adapters for {rows} rows: give one for each row, or a single one for all")

@@ -13,8 +13,10 @@ Each says what happened, the value seen and what would have worked, and is also 
     ├── DataError             (ValueError)      rows that cannot be used
     ├── ArtifactError         (ValueError)      an adapter folder that is refused
     │   └── BaseMismatchError                   made for another base
+    ├── RunError              (ValueError)      a run's folder that cannot be read
     ├── SelectionError        (ValueError)      adapters that cannot act as asked
     └── TrainingError         (RuntimeError)    a run that cannot go on
+        └── JobsFailedError                     some of several jobs; the others' adapters are in it
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from .adapter import Adapter
 
 __all__ = [
     "AdapterkitError",
@@ -33,8 +37,10 @@ __all__ = [
     "BrokenPluginError",
     "ConfigError",
     "DataError",
+    "JobsFailedError",
     "PluginClashError",
     "PluginError",
+    "RunError",
     "SelectionError",
     "TargetError",
     "TrainingError",
@@ -104,12 +110,25 @@ class BaseMismatchError(ArtifactError):
     """An adapter that was made for another base."""
 
 
+class RunError(AdapterkitError, ValueError):
+    """A run's folder that cannot be read: it is none, or a file in it is broken or of a later version."""
+
+
 class SelectionError(AdapterkitError, ValueError):
     """Adapters that cannot act as asked."""
 
 
 class TrainingError(AdapterkitError, RuntimeError):
     """A run that cannot go on."""
+
+
+class JobsFailedError(TrainingError):
+    """Some of several jobs could not go on; ``adapters`` has what the others made, and None for these, in their order."""
+
+    def __init__(self, problems: Mapping[str, Exception], adapters: Sequence[Adapter | None]) -> None:
+        self.adapters = tuple(adapters)
+        listed = "".join(f"\n  - {name}: {error}" for name, error in problems.items())
+        super().__init__(f"{len(problems)} of {len(self.adapters)} jobs failed; the others are trained:{listed}")
 
 
 def suggest(name: str, available: Iterable[str]) -> str:

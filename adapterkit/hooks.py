@@ -42,6 +42,7 @@ EVENTS = (
     "adapterkit_train_started",
     "adapterkit_train_logged",
     "adapterkit_train_finished",
+    "adapterkit_train_failed",
     "adapterkit_adapter_loaded",
 )
 
@@ -240,13 +241,29 @@ def adapterkit_train_logged(run: Run, record: Mapping[str, Any]) -> None:
 def adapterkit_train_finished(run: Run, adapter: Adapter) -> None:
     """A training run has ended, and ``adapter`` is what it made.
 
-    Called once, before ``train`` returns; not called when the run failed. The return value is ignored.
+    Called once, before ``train`` returns; a run that failed tells ``adapterkit_train_failed`` instead. The return value is
+    ignored.
 
     Example::
 
         @hookimpl
         def adapterkit_train_finished(run, adapter):
             print(adapter.digest)
+    """
+
+
+@hookspec
+def adapterkit_train_failed(run: Run, error: BaseException) -> None:
+    """A training run has ended without an adapter.
+
+    Called once, before ``train`` raises ``error``: a :class:`~adapterkit.TrainingError`, Ctrl-C, or what else went wrong after
+    the run had started. The return value is ignored.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_train_failed(run, error):
+            print(f"{run.method}: {error}")
     """
 
 

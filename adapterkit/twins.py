@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -16,25 +16,26 @@ from .quantization import bytes_of, check_format
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .base import Base
+    from .shared import SharedModel
 
 __all__ = ["Twins"]
 
 logger = logging.getLogger("adapterkit")
+B = TypeVar("B", bound="SharedModel")
 
 
 class Twins:
     """Quantized twins of one base, each loaded when it is first needed and kept for the next run."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[str, bool], Base] = {}
+        self._made: dict[tuple[str, bool], Any] = {}
 
     def clear(self) -> None:
         """Give up their memory."""
         self._made.clear()
 
     @contextlib.contextmanager
-    def undone_on_failure(self, base: Base) -> Iterator[None]:
+    def undone_on_failure(self, base: SharedModel) -> Iterator[None]:
         """Within this block, a base that :meth:`find` has made a quantized one becomes unloaded again if the block fails."""
         source = base.source
         try:
@@ -44,7 +45,7 @@ class Twins:
                 base.unload_model(source)
             raise
 
-    def find(self, base: Base, quantize: str, *, double_quant: bool, loaded: bool) -> Base:
+    def find(self, base: B, quantize: str, *, double_quant: bool, loaded: bool) -> B:
         """``base`` itself where it is, or can still be loaded, in this format; else its twin. See :meth:`Base.quantized_as`."""
         check_format(quantize)
         if not loaded and not base.source.is_object and not (base.source.quantize or format_in_files(base.source)):
@@ -55,10 +56,11 @@ class Twins:
         key = (quantize, double_quant)
         if key not in self._made:
             self._made[key] = _make(base, quantize, double_quant=double_quant)
-        return self._made[key]
+        twin: B = self._made[key]
+        return twin
 
 
-def _check_can_be_loaded_anew(base: Base, quantize: str) -> None:
+def _check_can_be_loaded_anew(base: SharedModel, quantize: str) -> None:
     reason = ""
     if base.quantized:
         reason = f"is in {base.quantized}: use that, or load it unquantized"
@@ -68,7 +70,7 @@ def _check_can_be_loaded_anew(base: Base, quantize: str) -> None:
         raise ConfigError("the base does not fit", [f"quantize={quantize!r} is asked for, and the base {reason}"])
 
 
-def _make(base: Base, quantize: str, *, double_quant: bool) -> Base:
+def _make(base: B, quantize: str, *, double_quant: bool) -> B:
     source = base.source
     twin = type(base)(
         source.location,

@@ -7,7 +7,7 @@
     python benchmarks/methods.py --only full --learning-rate 3e-3
 
 What a method costs is measured apart, in a short run with nothing beside it. Forgetting is how much the perplexity of plain
-English (examples/data/general.jsonl) rises under the Banking77 adapter.
+English (adapterkit/data/general.jsonl) rises under the Banking77 adapter.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 
 from adapterkit import Base, Registry, UnknownNameError, hookimpl
+from adapterkit.data.general import general_rows
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "examples" / "data"
@@ -80,7 +81,7 @@ def learn(method: str, task: str, rows: int | None, options: dict[str, float]) -
     base, train, test = Base(BASE, registry=registry(method)), *rows_of(task)
     adapter = base.train(train[:rows], method=method, columns=TASKS[task], **options)
     scores = base.evaluate(test[:rows], adapter=adapter, columns=TASKS[task], compare=False, batch_size=256)
-    plain = base.evaluate(DATA / "general.jsonl", adapter=adapter)
+    plain = base.evaluate(general_rows(), adapter=adapter)
     return {"accuracy": scores["accuracy"], "forgetting": plain["perplexity"] / plain.base["perplexity"] - 1}
 
 

@@ -1,6 +1,6 @@
 """What plugins provide and receive, as frozen records. Nothing here imports torch."""
 
-from .data import Conversation, DataFormat, Message, Record, Text
+from .data import Conversation, DataFormat, Message, Preference, Record, Text
 from .method import Method, Traits
 from .objective import Encoder, Example, Forward, Loss, Metric, Objective
 from .training import Run, TrainOptions
@@ -16,6 +16,7 @@ __all__ = [
     "Method",
     "Metric",
     "Objective",
+    "Preference",
     "Record",
     "Run",
     "Text",

@@ -23,15 +23,22 @@ _SORTED_TOGETHER = 50
 
 
 def batches(
-    lengths: Sequence[int], batch_size: int, seed: int = 0, epoch: int = 0, *, group_by_length: bool = True
+    lengths: Sequence[int],
+    batch_size: int,
+    seed: int = 0,
+    epoch: int = 0,
+    *,
+    group_by_length: bool = True,
+    rows: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """One epoch's batches of row numbers: every row once, in an order that ``seed`` and ``epoch`` alone decide.
 
     With ``group_by_length``, the rows of a batch are of similar length, as rows are sorted within shuffled groups of
-    fifty batches, and the batches are shuffled again. All batches are full but for one.
+    fifty batches, and the batches are shuffled again. All batches are full but for one. ``rows`` are the row numbers that
+    the epoch has, such as :meth:`~adapterkit.data.mixture.Mixture.epoch` gives; by default all rows once.
     """
     order = random.Random(f"{seed}/{epoch}")  # noqa: S311 - not a secret
-    rows = list(range(len(lengths)))
+    rows = list(range(len(lengths)) if rows is None else rows)
     order.shuffle(rows)
     if group_by_length:
         size = batch_size * _SORTED_TOGETHER

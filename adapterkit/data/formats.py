@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from adapterkit.errors import DataError, UnknownNameError, suggest
@@ -10,59 +11,88 @@ from adapterkit.errors import DataError, UnknownNameError, suggest
 from .cells import plain_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from adapterkit.contracts import DataFormat, Record
     from adapterkit.registry import Registry
 
     from .rows import Row
 
-__all__ = ["detect", "list_problems", "to_records"]
+__all__ = ["HEAD", "applies", "detect", "iter_records", "list_problems", "to_records"]
 
+HEAD = 1000
+"""Rows that are looked at before the first is converted: which columns there are, and which tell rows apart."""
 _MOST_PROBLEMS = 10
-_LOOKED_AT = 1000
 
 
 def to_records(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     registry: Registry,
     columns: Mapping[str, str] | None = None,
     format: str | None = None,  # noqa: A002 - the word that users know
 ) -> list[tuple[Record, str]]:
-    """Every row in canonical form, with its place.
+    """All of :func:`iter_records`."""
+    return list(iter_records(rows, registry, columns, format))
+
+
+def iter_records(
+    rows: Iterable[Row],
+    registry: Registry,
+    columns: Mapping[str, str] | None = None,
+    format: str | None = None,  # noqa: A002 - the word that users know
+) -> Iterator[tuple[Record, str]]:
+    """Every row in canonical form, with its place, one by one.
 
     Args:
         rows: At least one; the first decides the format of all.
         registry: Where data formats come from.
         columns: The data's column for each field of the format, where they are called otherwise:
-            ``{"prompt": "text", "completion": "category"}``.
+            ``{"prompt": "text", "completion": "category"}``. The first thousand rows say which columns there are.
         format: The name of the format, when the first row would not tell.
 
     Raises:
-        DataError: No format fits, or rows that cannot be used: up to ten of them, each with its place and reason.
+        DataError: No format fits, at the first row; or rows that cannot be used, after the last: up to ten of them, each
+            with its place and reason.
         UnknownNameError: No plugin provides ``format``.
     """
     if columns is not None and not isinstance(columns, Mapping):
         raise DataError(f"columns= maps fields to columns, such as {{'prompt': 'question'}}, and is not {columns!r}")
     mapping = dict(columns or {})
+    coming = iter(rows)
+    head = list(islice(coming, HEAD))
     formats = _named(registry.formats(), format)
-    _check_columns(rows, formats, mapping)
-    chosen = detect(rows[0].cells, formats, mapping) if format is None else formats[0]
+    _check_columns(head, formats, mapping)
+    chosen = detect(head[0].cells, formats, mapping) if format is None else formats[0]
     if chosen is None:
-        raise DataError(_explain(rows, formats, mapping))
-    records: list[tuple[Record, str]] = []
+        raise DataError(_explain(head, formats, mapping))
     problems: list[str] = []
-    for row in rows:
+    count = bad = 0
+    for count, row in enumerate(chain(head, coming), 1):  # noqa: B007 - the last one is what is wanted
         try:
-            records.append((_converted(row.cells, chosen, mapping), row.where))
+            record = _converted(row.cells, chosen, mapping)
         except ValueError as error:
-            problems.append(f"{row.where}: {error}")
-    if problems:
-        what = f"{len(problems)} of {len(rows)} rows cannot be used as {chosen.name!r}"
-        call = "" if records else _working_call(rows, [chosen])
+            bad += 1
+            problems += [f"{row.where}: {error}"] if bad <= _MOST_PROBLEMS else []
+        else:
+            if not bad:  # what comes after a row that stops the run is looked at, and is of no use
+                yield record, row.where
+    if bad:
+        what = f"{bad} of {count} rows cannot be used as {chosen.name!r}"
+        call = "" if bad < count else _working_call(head, [chosen])
         hint = f"\nSay which column is which, for example: {call}" if call else ""
-        raise DataError(list_problems(what, problems) + hint)
-    return records
+        raise DataError(list_problems(what, problems, bad) + hint)
+
+
+def applies(
+    row: Mapping[str, Any],
+    registry: Registry,
+    columns: Mapping[str, str] | None,
+    format: str | None,  # noqa: A002 - the word that users know
+) -> bool:
+    """Whether ``columns`` and ``format`` are meant for rows like this one: it has one of the columns, or the format's shape."""
+    if columns:
+        return any(column in row for column in columns.values())
+    return format is None or detect(row, _named(registry.formats(), format)) is not None
 
 
 def detect(
@@ -80,10 +110,10 @@ def detect(
     return None
 
 
-def list_problems(what: str, problems: Sequence[str]) -> str:
-    """One text for several problems: the first ten, and how many more there are."""
+def list_problems(what: str, problems: Sequence[str], count: int | None = None) -> str:
+    """One text for several problems: the first ten, and how many more of all ``count`` there are."""
     shown = "".join(f"\n  - {problem}" for problem in problems[:_MOST_PROBLEMS])
-    more = len(problems) - _MOST_PROBLEMS
+    more = (len(problems) if count is None else count) - _MOST_PROBLEMS
     return f"{what}:{shown}" + (f"\n  and {more} more" if more > 0 else "")
 
 
@@ -109,7 +139,11 @@ def _converted(row: Mapping[str, Any], one: DataFormat, columns: Mapping[str, st
     try:
         return one.convert(_view(row, one, columns))
     except KeyError as error:
-        raise ValueError(f"has no {columns.get(error.args[0], error.args[0])!r}") from error
+        field = str(error.args[0])
+        column = columns.get(field, field)
+        raise ValueError(
+            f"has no {column!r}, which {one.name!r} needs as its {field}; columns={{{field!r}: …}} names another column"
+        ) from error
 
 
 def _check_columns(rows: Sequence[Row], formats: Sequence[DataFormat], columns: Mapping[str, str]) -> None:
@@ -165,6 +199,6 @@ def _works(row: Mapping[str, Any], one: DataFormat, columns: Mapping[str, str]) 
 
 def _varied_first(rows: Sequence[Row]) -> list[str]:
     """The columns that hold something, those with many different values first: questions before labels."""
-    sample = [plain_cells(row.cells) for row in rows[:_LOOKED_AT]]
+    sample = [plain_cells(row.cells) for row in rows[:HEAD]]
     columns = [column for column, value in sample[0].items() if value]
     return sorted(columns, key=lambda column: -len({str(row.get(column)) for row in sample}))

@@ -5,42 +5,59 @@ from __future__ import annotations
 import csv
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from adapterkit.errors import DataError
 
 from .rows import Row
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Iterable, Iterator
 
-__all__ = ["read_csv", "read_tsv"]
+__all__ = ["csv_rows", "quoted_throughout", "read_csv", "read_tsv", "tsv_rows"]
 
 # A whole file of cells that are either quoted, with inner quotes doubled, or hold no quote at all (RFC 4180's grammar).
 # The possessive quantifiers keep it linear in the length of the file.
 _PROPERLY_QUOTED = re.compile(r'(?:(?:"(?:[^"]++|"")*+"|[^"\t\r\n]*+)(?:\t|\r\n|\r|\n|\Z))*+')
+_PROPERLY_QUOTED_BYTES = re.compile(_PROPERLY_QUOTED.pattern.encode())
+
+
+def csv_rows(file: TextIO, name: str) -> Iterator[Row]:
+    """The rows of comma-separated text whose first line names the columns; quotes as in RFC 4180."""
+    return _table(_parsed(file, name, ","), name)
+
+
+def tsv_rows(file: TextIO, name: str, *, quoted: bool) -> Iterator[Row]:
+    """The rows of tab-separated text whose first line names the columns.
+
+    Quotes are ordinary characters, as tab-separated files mostly mean them, unless the file is quoted throughout.
+    """
+    if quoted:
+        return _table(_parsed(file, name, "\t"), name)
+    lines = ((number, line.removesuffix("\n").removesuffix("\r")) for number, line in enumerate(file, 1))
+    return _table(((number, line.split("\t")) for number, line in lines if line), name)
+
+
+def quoted_throughout(content: bytes | mmap.mmap, start: int = 0) -> bool:
+    """Whether every cell that holds a quote is enclosed in quotes and doubles the inner ones, as CSV writers do it."""
+    return content.find(b'"', start) >= 0 and _PROPERLY_QUOTED_BYTES.fullmatch(content, start) is not None
 
 
 def read_csv(text: str, name: str) -> list[Row]:
-    """The rows of comma-separated text whose first line names the columns; quotes as in RFC 4180."""
-    return _table(_parsed(text, name, ","), name)
+    """All of :func:`csv_rows` of a text."""
+    return list(csv_rows(io.StringIO(text, newline=""), name))
 
 
 def read_tsv(text: str, name: str) -> list[Row]:
-    """The rows of tab-separated text whose first line names the columns.
-
-    Quotes are ordinary characters, as tab-separated files mostly mean them, unless the file is quoted throughout: then
-    every cell that holds a quote is enclosed in quotes and doubles the inner ones, which is what CSV writers do.
-    """
-    if '"' in text and _PROPERLY_QUOTED.fullmatch(text):
-        return _table(_parsed(text, name, "\t"), name)
-    lines = text.replace("\r\n", "\n").split("\n")
-    return _table(((number, line.split("\t")) for number, line in enumerate(lines, 1) if line), name)
+    """All of :func:`tsv_rows` of a text."""
+    quoted = quoted_throughout(text.encode())
+    return list(tsv_rows(io.StringIO(text, newline="" if quoted else "\n"), name, quoted=quoted))
 
 
-def _parsed(text: str, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _parsed(file: TextIO, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Each record with the line on which it begins; a quoted cell may go on for several lines."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -59,9 +76,8 @@ def _remedy(problem: str) -> str:
     return 'A cell with quotes in it is written "so ""quoted"" cell"; a row may also lack its closing quote'
 
 
-def _table(records: Iterable[tuple[int, list[str]]], name: str) -> list[Row]:
+def _table(records: Iterable[tuple[int, list[str]]], name: str) -> Iterator[Row]:
     header: list[str] = []
-    rows = []
     for line, cells in records:
         if not header:
             header = _header(cells, f"{name}:{line}")
@@ -71,8 +87,7 @@ def _table(records: Iterable[tuple[int, list[str]]], name: str) -> list[Row]:
                 "A cell that holds the separator or a line break must be quoted"
             )
         else:
-            rows.append(Row(dict(zip(header, cells, strict=True)), f"{name}:{line}"))
-    return rows
+            yield Row(dict(zip(header, cells, strict=True)), f"{name}:{line}")
 
 
 def _header(cells: list[str], where: str) -> list[str]:

@@ -52,7 +52,7 @@ def tokenize_all(tokenizer: Any, rendered: Sequence[Rendered]) -> list[Tokens | 
     """
     prompts = iter(tokenize(tokenizer, [one.text[: one.prompt] for one in rendered if one.prompt is not None]))
     expected = [next(prompts) if one.prompt is not None else None for one in rendered]
-    if not tokenizer.is_fast:
+    if not tokenizer.is_fast or any(one.pieces for one in rendered):
         wholes = tokenize(tokenizer, [one.text for one in rendered])
         return [_by_prefixes(tokenizer, *row) for row in zip(rendered, wholes, strict=True)]
     encoded = tokenizer(
@@ -105,6 +105,18 @@ def _apart(tokenizer: Any, one: Rendered, whole: list[int]) -> Tokens | DataErro
         return DataError(_UNPROVEN)
     begin = len(prompt["input_ids"])
     return Tokens(ids, (*earlier, (begin, begin + last[0][1] - 1)))
+
+
+def _by_pieces(tokenizer: Any, one: Rendered, whole: list[int]) -> Tokens | DataError:
+    """Parts tokenized apart and put together: they must be the same text as the whole."""
+    edges = list(pairwise(one.pieces))
+    parts = tokenize(tokenizer, [one.text[start:end] for start, end in edges])
+    ids = [token for part in parts for token in part]
+    if _text(tokenizer, ids) != _text(tokenizer, whole):
+        return DataError("the tokenizer does not give the same text for its parts: put their borders elsewhere")
+    begins = list(accumulate(map(len, parts), initial=0))
+    place = {edge: begin for (edge, _), begin in zip(edges, begins, strict=False)} | {len(one.text): len(ids)}
+    return Tokens(ids, tuple((place[start], place[end]) for start, end in one.spans))
 
 
 def _by_prefixes(tokenizer: Any, one: Rendered, ids: list[int]) -> Tokens | DataError:

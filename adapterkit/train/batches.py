@@ -11,9 +11,8 @@ import torch
 from adapterkit.data.batching import collate
 from adapterkit.data.packing import pack
 from adapterkit.data.padding import pad_id
-
-from .forward import BaseForward
-from .head import MOST_LOGITS
+from adapterkit.forward import BaseForward
+from adapterkit.head import MOST_LOGITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

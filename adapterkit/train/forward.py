@@ -3,56 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.checkpoint import noop_context_fn
 
+from adapterkit.forward import BaseForward
 from adapterkit.resident import plan_of_layers
 from adapterkit.runtime import prefix_count, room
 
-from .head import HeadInParts, head_at
 from .offload import offloading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from adapterkit.contracts import Loss, Objective, TrainOptions
-    from adapterkit.runtime import Runtime
+    from adapterkit.runtime import Plan, Runtime
 
-__all__ = ["AdapterInTraining", "BaseForward", "recomputing"]
-
-
-class BaseForward:
-    """The base as an objective sees it: from a batch to logits, with whatever adapter is in force."""
-
-    def __init__(self, model: Any, contexts: Callable[[], tuple[Any, Any]] = noop_context_fn) -> None:
-        self._model = model
-        self._head = HeadInParts(model, contexts)
-
-    def __call__(self, batch: Mapping[str, Tensor], positions: Tensor | None = None) -> Tensor:
-        """Logits of the batch; at ``positions`` alone where given, so that the head works for trained tokens only.
-
-        A packed batch brings its mask and positions. A padded one needs neither: it is padded on the right, where causal
-        attention never looks, and without a mask attention takes its fast path.
-        """
-        packed = {}
-        if "segment_mask" in batch:
-            packed = {"attention_mask": batch["segment_mask"], "position_ids": batch["position_ids"]}
-        with head_at(self._model, positions):
-            logits: Tensor = self._model(input_ids=batch["input_ids"], use_cache=False, **packed).logits
-        return logits
-
-    def token_losses(self, batch: Mapping[str, Tensor], positions: Tensor, targets: Tensor) -> Tensor:
-        """The cross-entropy of ``targets`` at ``positions``; see :class:`adapterkit.Forward`."""
-        if self._head.wants(len(targets)):
-            losses = self._head.losses(functools.partial(self, batch), positions, targets)
-            if losses is not None:
-                return losses
-        return functional.cross_entropy(self(batch, positions).float(), targets, reduction="none")
+__all__ = ["AdapterInTraining", "recomputing"]
 
 
 class AdapterInTraining(nn.Module):
@@ -73,35 +42,47 @@ class AdapterInTraining(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = layers
-        self._plan = plan_of_layers(method, layers)
+        self.plan = plan_of_layers(method, layers)
+        self.objective = objective
+        self.forward_of = BaseForward(model, runtime.checkpoint_contexts)
         self._known = model.get_input_embeddings().num_embeddings
-        self._forward = BaseForward(model, runtime.checkpoint_contexts)
         self._runtime = runtime
-        self._objective = objective
-        self._bf16 = options.bf16
+        self._bf16 = bool(options.bf16)
+        self._device = next(model.parameters()).device.type
         self._weights = (
             [*model.parameters(), *model.buffers(), *layers.parameters()] if options.activation_offload else None
         )
 
     def virtual_tokens(self) -> list[int]:
         """The ids of the virtual tokens that go before each row."""
-        (prefix,), (virtual,) = room(self._plan, self._known, 1)
+        (prefix,), (virtual,) = room(self.plan, self._known, 1)
         return prefix + virtual
+
+    def with_objective(self, objective: Objective) -> AdapterInTraining:
+        """The same layers, measured by another objective."""
+        other = copy.copy(self)
+        other.objective = objective
+        return other
 
     @property
     def prefix_length(self) -> int:
         """How many of them stand for keys and values."""
-        return prefix_count(self._plan)
+        return prefix_count(self.plan)
+
+    @contextlib.contextmanager
+    def conditions(self, plan: Plan) -> Iterator[None]:
+        """Within this block the base follows ``plan``, and computes and keeps what the run's options say."""
+        with (
+            self._runtime.override(plan),
+            torch.autocast(self._device, torch.bfloat16, enabled=self._bf16),
+            contextlib.nullcontext() if self._weights is None else offloading(self._weights),
+        ):
+            yield
 
     def forward(self, batch: Mapping[str, Tensor]) -> Loss:
         """The summed loss of the batch and the number of tokens it is of."""
-        device = batch["input_ids"].device.type
-        with (
-            self._runtime.override(self._plan),
-            torch.autocast(device, torch.bfloat16, enabled=self._bf16),
-            contextlib.nullcontext() if self._weights is None else offloading(self._weights),
-        ):
-            return self._objective.loss(self._forward, batch)
+        with self.conditions(self.plan):
+            return self.objective.loss(self.forward_of, batch)
 
 
 LEFT_BEHIND = {

@@ -14,19 +14,37 @@ if TYPE_CHECKING:
     from adapterkit.contracts import Run
     from adapterkit.registry import Registry
 
-__all__ = ["Journal", "journal"]
+__all__ = ["Bars", "Journal", "bars"]
 
 
 class Journal:
-    """Takes the records of a run."""
+    """Takes the records of a run.
 
-    def __init__(self, run: Run, registry: Registry, bar: _Bar | None) -> None:
+    Args:
+        run: The run.
+        registry: Whose listeners are told.
+        bars: Where progress is shown.
+        writes: Whether this process writes and tells; of several that share a run, one does.
+    """
+
+    def __init__(self, run: Run, registry: Registry, shown: Bars, *, writes: bool = True) -> None:
         self.records: list[dict[str, Any]] = []
-        self._run, self._registry, self._bar = run, registry, bar
-        self._path: Path | None = run.output / "log.jsonl" if run.output else None
-        if self._path:  # a log of an earlier run is begun anew
+        self._run, self._registry, self._writes = run, registry, writes
+        self._show = shown.add(run) if writes else _nowhere
+        self._path: Path | None = run.output / "log.jsonl" if run.output and writes else None
+
+    def begin(self) -> None:
+        """Begin the log anew: an earlier run's may be there."""
+        if self._path:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.write_text("", encoding="utf-8")
+
+    def go_on_after(self, records: int) -> None:
+        """Go on after so many records of the log that is there; what was written later is written again."""
+        if self._path:
+            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)[:records]
+            self._path.write_text("".join(lines), encoding="utf-8")
+            self.records = [json.loads(line) for line in lines]
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Keep, write, show and tell one record."""
@@ -34,47 +52,61 @@ class Journal:
         if self._path:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
-        if self._bar:
-            self._bar.show(record)
-        self._registry.notify("adapterkit_train_logged", run=self._run, record=record)
+        self._show(record)
+        if self._writes:
+            self._registry.notify("adapterkit_train_logged", run=self._run, record=record)
 
     def last(self, name: str) -> float | None:
         """The last value that was logged under ``name``."""
         return next((record[name] for record in reversed(self.records) if name in record), None)
 
+    def at(self, step: int, name: str) -> float | None:
+        """What was logged under ``name`` at ``step``."""
+        return next((one[name] for one in self.records if one["step"] == step and name in one), None)
 
-class _Bar:
-    """A progress bar with the loss, tokens per second and the time that is left."""
 
-    def __init__(self, steps: int, title: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+class Bars:
+    """Progress bars with the loss, tokens per second and the time that is left; none where nobody looks."""
 
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[said]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self.task = self.progress.add_task(title, total=steps, said="")
+    def __init__(self, progress: Any = None) -> None:
+        self._progress = progress
 
-    def show(self, record: dict[str, Any]) -> None:
-        """Move to the record's step."""
-        if "loss" in record:
-            said = f"loss {record['loss']:.3f}  {record['tokens_per_second']:,.0f} tokens/s"
-        else:
-            said = "  ".join(f"{name} {value:.3f}" for name, value in record.items() if name != "step")
-        self.progress.update(self.task, completed=record["step"], said=said)
+    def add(self, run: Run) -> Any:
+        """A bar for one run: a function that takes its records."""
+        if self._progress is None:
+            return _nowhere
+        title = f"training {run.name or run.method}"
+        task = self._progress.add_task(title, total=run.steps, said="")
+
+        def show(record: dict[str, Any]) -> None:
+            if "loss" in record:
+                said = f"loss {record['loss']:.3f}  {record['tokens_per_second']:,.0f} tokens/s"
+            else:
+                said = "  ".join(f"{name} {value:.3f}" for name, value in record.items() if name != "step")
+            self._progress.update(task, completed=record["step"], said=said)
+
+        return show
+
+
+def _nowhere(record: dict[str, Any]) -> None:
+    """Where no bar is, nothing is shown."""
 
 
 @contextlib.contextmanager
-def journal(run: Run, registry: Registry) -> Iterator[Journal]:
-    """A journal that is open within this block."""
+def bars() -> Iterator[Bars]:
+    """Bars on standard error, when that is a terminal."""
     if not sys.stderr.isatty():
-        yield Journal(run, registry, None)
+        yield Bars()
         return
-    bar = _Bar(run.steps, f"training {run.method}")
-    with bar.progress:
-        yield Journal(run, registry, bar)
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[said]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as progress:
+        yield Bars(progress)

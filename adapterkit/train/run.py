@@ -1,183 +1,162 @@
-"""One training run, from options and rows to an adapter."""
+"""Training runs, from data to adapters: of one adapter, or of several over one base."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import platform
 import threading
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import torch
 
-from adapterkit.adapter import Adapter
-from adapterkit.artifact.manifest import Manifest
-from adapterkit.artifact.replacing import check_replaceable
-from adapterkit.config import to_dict
-from adapterkit.contracts import Run
-from adapterkit.data.dataset import Encoded, Report, encode_rows
-from adapterkit.data.padding import check_known
-from adapterkit.data.rendering import Renderer
-from adapterkit.errors import ConfigError, TrainingError
-from adapterkit.resident import build_layers, check_method, flatten, rehearse
+from adapterkit.errors import ConfigError, JobsFailedError
 
-from .batches import choose_collate
-from .forward import AdapterInTraining, recomputing
-from .journal import Journal, journal
-from .loop import fit
-from .options import split_options
-from .reporting import say_what_was_lost
-from .schedule import Schedule
+from .concluding import conclude, fail
+from .fleet import Fleet
+from .forward import recomputing
+from .interrupting import interruptible
+from .journal import bars
+from .passes import Together, alone
+from .preparing import Job, prepare
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Sequence
 
+    from adapterkit.adapter import Adapter
     from adapterkit.base import Base
-    from adapterkit.contracts import Method
 
-__all__ = ["train"]
+    from .preparing import Prepared
+
+__all__ = ["train", "train_many"]
 
 ONE_AT_A_TIME = threading.Lock()
-"""torch draws from one random state for the whole process; runs that shared it would not be repeatable."""
+"""torch draws from one random state for the whole process; runs that took turns in it step by step would disturb each other."""
+OF_THE_PASS = ("bf16", "gradient_checkpointing", "activation_offload")
+"""Options that belong to a forward pass as a whole."""
 
 
 def train(
-    base: Base,
-    data: Any,
-    *,
-    method: str,
-    output: str | os.PathLike[str] | None = None,
-    columns: Mapping[str, str] | None = None,
-    format: str | None = None,  # noqa: A002 - the word that users know
-    eval_data: Any = None,
-    objective: str = "sft",
-    **options: Any,
+    base: Base, data: Any, *, method: str, output: str | os.PathLike[str] | None = None, **options: Any
 ) -> Adapter:
     """See :meth:`adapterkit.Base.train`."""
-    chosen, goal = base.registry.method(method), base.registry.objective(objective)
-    wanted, run_options = split_options(chosen, options)
-    folder = _check_output(output)
-    home, needs = base, chosen.base_options(wanted)
-    base = base.quantized_as(**needs) if needs else base
-    check_method(chosen, base.sites)
-    if run_options.gradient_checkpointing and not chosen.traits.recomputable:
-        reason = "gradient_checkpointing: the method does not act when activations are computed again"
-        raise ConfigError(f"options of method {method!r} do not fit", [reason])
-    config = base.registry.call("configure", chosen, config=wanted, sites=base.sites)
-    renderer = Renderer(base.tokenizer, run_options.max_length)
-    read = functools.partial(encode_rows, renderer=renderer, registry=base.registry, columns=columns, format=format)
-    rows, held_out = read(data), read(eval_data) if eval_data is not None else None
-    say_what_was_lost(rows.report)
-    check_known(base.model, *(one.input_ids for part in (rows, held_out) if part is not None for one in part.examples))
-
-    with ONE_AT_A_TIME, torch.enable_grad(), _own_random_state(run_options.seed, base.device):
-        layers = build_layers(base.registry, chosen, config, base.sites).to(base.device)
-        base.registry.call(
-            "initialize", chosen, config=config, layers=dict(layers.items()), base=base, examples=rows.examples
-        )
-        rehearse(base.registry, chosen, config, layers, base.sites)
-        module = AdapterInTraining(base.model, method, layers, base.runtime, goal, run_options)
-        if not any(parameter.requires_grad for parameter in module.parameters()):
-            raise TrainingError(f"method {method!r} with these options has nothing to train")
-        run = Run(method=method, config=to_dict(config), options=run_options, output=folder)
-        factor = functools.partial(chosen.learning_rate_factor, config)
-        run, log = _learn(base, module, run, rows, held_out, factor)
-        config, kept = base.registry.call("finish", chosen, config=config, layers=dict(layers.items()))
-    adapter = Adapter(method, config, flatten(kept), _manifest(base, chosen, objective, run, rows, log))
-    home.load(adapter)
-    if folder:
-        adapter.save(folder / "adapter", registry=base.registry)
-    base.registry.notify("adapterkit_train_finished", run=run, adapter=adapter)
-    return adapter
+    job = Job(data, method=method, **options)
+    with running(base, [job], [Path(output) if output is not None else None]) as (ready, interrupted):
+        (one,) = ready
+        fleet = Fleet([one.training], lambda passes: [alone(each) for each in passes], interrupted)
+        fleet.run()
+        if fleet.failed:
+            raise fleet.failed[one.training]
+        if fleet.stopped:
+            raise KeyboardInterrupt(_interrupted(ready))
+        return conclude(base, one)
 
 
-def _learn(
-    base: Base,
-    module: AdapterInTraining,
-    run: Run,
-    rows: Encoded,
-    held_out: Encoded | None,
-    factor: Callable[[str], float],
-) -> tuple[Run, Journal]:
-    """Take every step of the run."""
-    from accelerate import Accelerator
-
-    virtual = module.virtual_tokens()
-    examples = [one.after(virtual) for one in rows.examples]
-
-    # The base stays where it is, on its own device: accelerate is asked for processes, not for placement.
-    accelerator = Accelerator(device_placement=False)
-    schedule = Schedule([len(one.input_ids) for one in examples], run.options, accelerator.num_processes)
-    run = attrs.evolve(run, steps=schedule.steps)
-    recomputation = (
-        recomputing(base.model, base.runtime) if run.options.gradient_checkpointing else contextlib.nullcontext()
-    )
-    with journal(run, base.registry) as log, recomputation:
-        base.registry.notify("adapterkit_train_started", run=run)
-        fit(
-            module,
-            examples,
-            schedule,
-            run.options,
-            accelerator,
-            # rows that share a sequence would have to share a prefix
-            collate=choose_collate(
-                base,
-                [*rows.examples, *(held_out.examples if held_out is not None else ())],
-                attrs.evolve(run.options, packing=run.options.packing and not module.prefix_length),
-                virtual=len(virtual),
-            ),
-            log=log,
-            held_out=[one.after(virtual) for one in held_out.examples] if held_out else (),
-            factor=factor,
-        )
-    return run, log
+def train_many(base: Base, jobs: Sequence[Job], *, output: str | os.PathLike[str] | None = None) -> list[Adapter]:
+    """See :meth:`adapterkit.Base.train_many`."""
+    named = name_jobs(jobs)
+    folders = [Path(output, job.name) if output is not None else None for job in named]
+    with running(base, named, folders) as (ready, interrupted):
+        fleets = [Fleet([one.training for one in those], together(those), interrupted) for those in by_base(ready)]
+        for fleet in fleets:
+            fleet.run()
+        failed = {one: error for fleet in fleets for one, error in fleet.failed.items()}
+        stopped = [one for fleet in fleets for one in fleet.stopped]
+        adapters = []
+        for one in ready:
+            error = failed.get(one.training)
+            if error is not None:
+                fail(one, error)
+            ended = error is None and one.training not in stopped
+            adapters.append(conclude(base, one) if ended else None)
+    if stopped:
+        raise KeyboardInterrupt(_interrupted(ready))
+    if failed:
+        problems = {one.training.run.name: failed[one.training] for one in ready if one.training in failed}
+        raise JobsFailedError(problems, adapters)
+    return [one for one in adapters if one is not None]
 
 
-def _check_output(output: str | os.PathLike[str] | None) -> Path | None:
-    """The run's folder, found fit for the adapter before any work is done; nothing in it is touched yet."""
-    if output is None:
-        return None
-    folder = Path(output)
-    if folder.exists() and not folder.is_dir():
-        raise TrainingError(f"output {str(folder)!r} is a file; give a folder")
-    check_replaceable(folder / "adapter")
-    return folder
+def name_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """The same jobs, each with a name: its number where it has none.
+
+    Raises:
+        ConfigError: There is none, something is no job, or two have one name.
+    """
+    strange = [one for one in jobs if not isinstance(one, Job)]
+    if not jobs or strange:
+        problem = f"{strange[0]!r:.80} is no Job" if strange else "there is no job"
+        raise ConfigError("train_many needs jobs", [f"{problem}: give Job(data, method=..., rank=...)"])
+    named = [
+        job if job.name else Job(job.data, method=job.method, name=str(n), **job.options) for n, job in enumerate(jobs)
+    ]
+    names = [job.name for job in named]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    bad = [name for name in names if Path(name).name != name]
+    problems = [f"{name!r}: two jobs have this name" for name in twice]
+    problems += [f"{name!r}: a job's name is that of its folder too, and may hold no separator" for name in bad]
+    if problems:
+        raise ConfigError("names of jobs do not fit", problems)
+    return named
 
 
 @contextlib.contextmanager
-def _own_random_state(seed: int, device: torch.device) -> Iterator[None]:
-    """Within this block torch draws from ``seed``; afterwards it goes on as if nothing had been drawn."""
-    devices = [] if device.type == "cpu" else [device]
-    with torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
-        torch.manual_seed(seed)
-        yield
+def running(
+    base: Base, jobs: Sequence[Job], folders: Sequence[Path | None]
+) -> Iterator[tuple[list[Prepared], list[bool]]]:
+    """What a run needs around it: every job prepared, its start told, and its failure noted."""
+    with ONE_AT_A_TIME, torch.enable_grad(), bars() as shown, contextlib.ExitStack() as stack:
+        ready = [prepare(base, job, folder, shown) for job, folder in zip(jobs, folders, strict=True)]
+        _check_agree(ready)
+        interrupted = stack.enter_context(interruptible())
+        for those in by_base(ready):
+            if those[0].training.options.gradient_checkpointing:
+                stack.enter_context(recomputing(those[0].base.model, those[0].base.runtime))
+        for one in ready:
+            one.record.update()
+            one.base.registry.notify("adapterkit_train_started", run=one.training.run)
+        try:
+            yield ready, interrupted
+        except BaseException as error:
+            for one in ready:
+                if one.record.values["status"] == "running":
+                    fail(one, error)
+            raise
 
 
-def _manifest(base: Base, method: Method, objective: str, run: Run, rows: Encoded, log: Journal) -> Manifest:
-    """What is worth knowing of the run, as far as it would be the same the next time."""
-    training = {
-        "objective": objective,
-        "options": to_dict(run.options),
-        "steps": run.steps,
-        **({"quantize": base.quantized} if base.quantized else {}),
-        "data": {"digest": rows.digest, **_counts(rows.report)},
-    }
-    losses = {"loss": log.last("loss"), "eval_loss": log.last("eval_loss")}
-    return Manifest(
-        base=base.reference,
-        plugin=base.registry.provider(method),
-        training={**training, **{name: value for name, value in losses.items() if value is not None}},
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("adapterkit", "torch", "transformers")},
-        },
-    )
+def by_base(ready: Sequence[Prepared]) -> list[list[Prepared]]:
+    """Those that share a base together: some methods train on a quantized twin."""
+    groups: dict[int, list[Prepared]] = {}
+    for one in ready:
+        groups.setdefault(id(one.base), []).append(one)
+    return list(groups.values())
 
 
-def _counts(report: Report) -> dict[str, int]:
-    return {**attrs.asdict(report, filter=attrs.filters.exclude("unusable")), "unusable_rows": len(report.unusable)}
+def together(ready: Sequence[Prepared]) -> Together:
+    """Makes the passes of all as one.
+
+    Raises:
+        ConfigError: Several processes share the run, in which each job would have to wait for every other.
+    """
+    if ready[0].training.processes.count > 1:
+        raise ConfigError(
+            "train_many does not fit", ["several processes: start it in one, or train the jobs one by one"]
+        )
+    return Together(ready[0].base)
+
+
+def _check_agree(ready: Sequence[Prepared]) -> None:
+    for those in by_base(ready):
+        for name in OF_THE_PASS:
+            values = {one.training.run.name: getattr(one.training.options, name) for one in those}
+            if len(set(values.values())) > 1:
+                said = ", ".join(f"{job}: {value}" for job, value in values.items())
+                raise ConfigError(
+                    "jobs do not fit together", [f"{name}: must be the same for all, and is not ({said})"]
+                )
+
+
+def _interrupted(ready: Sequence[Prepared]) -> str:
+    said = [f"step {one.training.step} of {one.training.schedule.steps}" for one in ready]
+    kept = "; go on with resume=True" if ready[0].training.checkpoints else ""
+    return f"interrupted after {', '.join(said)}{kept}"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from adapterkit.contracts import TrainOptions
+    from adapterkit.data.mixture import Mixture
 
 __all__ = ["Schedule"]
 
@@ -25,11 +26,13 @@ class Schedule:
         lengths: The length of each row in tokens.
         options: The options of the run.
         processes: How many processes share a step.
+        mixture: Which rows an epoch has, where rows come from several sources; else all of them, once.
     """
 
     lengths: Sequence[int]
     options: TrainOptions
     processes: int = 1
+    mixture: Mixture | None = None
 
     @property
     def steps(self) -> int:
@@ -39,7 +42,11 @@ class Schedule:
     @property
     def _in_epoch(self) -> int:
         per_step = self.options.batch_size * self.options.gradient_accumulation_steps * self.processes
-        return math.ceil(len(self.lengths) / per_step)
+        return math.ceil(len(self.lengths if self.mixture is None else self.mixture) / per_step)
+
+    def after(self, step: int) -> Iterator[tuple[int, list[list[int]]]]:
+        """The steps that follow ``step``, each with its number, counted from 1."""
+        return ((number, batches) for number, batches in enumerate(self, start=1) if number > step)
 
     def __iter__(self) -> Iterator[list[list[int]]]:
         share = self.options.gradient_accumulation_steps * self.processes
@@ -51,6 +58,7 @@ class Schedule:
                 seed=self.options.seed,
                 epoch=epoch,
                 group_by_length=self.options.group_by_length,
+                rows=None if self.mixture is None else self.mixture.epoch(epoch),
             )
             for start in range(0, len(drawn), share)[:left]:
                 yield drawn[start : start + share]

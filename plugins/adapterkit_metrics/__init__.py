@@ -1,51 +1,61 @@
-"""Scores of generated answers against the expected ones: accuracy and F1."""
+"""Scores of generated answers against the expected ones: of labels, of texts and of JSON."""
 
 from __future__ import annotations
 
-from collections import Counter
-from math import fsum
 from typing import TYPE_CHECKING
 
 from adapterkit import Metric, hookimpl
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from .answers import correct, exact_matches
+from .kinds import are_labels, are_short, are_texts, some_json
+from .labels import class_details, macro_f1, macro_f1_on_samples
+from .objects import field_details, fields_right, same_values, valid
+from .rouge import rouge_1, rouge_2, rouge_l
 
-__all__ = ["accuracy", "adapterkit_metrics", "f1"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["adapterkit_metrics"]
 
 
 @hookimpl
 def adapterkit_metrics() -> Iterator[Metric]:
-    """Accuracy and macro F1 of whole answers."""
-    yield Metric(name="accuracy", compute=accuracy, summary="the part of answers that are exactly as expected")
+    """What is scored by default, each where the expected answers are such that it says something."""
+    yield Metric(name="accuracy", per_row=correct, summary="the part of answers that are exactly as expected")
     yield Metric(
-        name="f1", compute=f1, summary="the mean over expected answers of precision and recall's harmonic mean"
+        name="f1",
+        compute=macro_f1,
+        on_samples=macro_f1_on_samples,
+        details=class_details,
+        applies=are_labels,
+        summary="for labels: the mean over expected answers of precision and recall's harmonic mean",
     )
-
-
-def accuracy(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """The part of answers that equal the expected ones, whitespace around both aside."""
-    pairs = _pairs(predictions, references)
-    return {"accuracy": sum(given == expected for given, expected in pairs) / len(pairs)}
-
-
-def f1(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Macro F1: the mean of each expected answer's F1, ``2 tp / (2 tp + fp + fn)``.
-
-    The classes are the expected answers. A generated text that is none of them counts against the class that was
-    expected; it is no class of its own, as it would otherwise weigh as much as a true one.
-    """
-    pairs = _pairs(predictions, references)
-    hits = Counter(given for given, expected in pairs if given == expected)
-    given_as, expected_as = Counter(given for given, _ in pairs), Counter(expected for _, expected in pairs)
-    # tp + fp is how often a class was given, tp + fn how often it was expected
-    scores = [2 * hits[label] / (given_as[label] + expected_as[label]) for label in sorted(expected_as)]
-    return {"f1": fsum(scores) / len(scores)}
-
-
-def _pairs(predictions: Sequence[str], references: Sequence[str]) -> list[tuple[str, str]]:
-    if not references:
-        raise ValueError("nothing to score: there are no expected answers")
-    if len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} answers for {len(references)} expected ones")
-    return [(given.strip(), expected.strip()) for given, expected in zip(predictions, references, strict=True)]
+    yield Metric(
+        name="exact_match",
+        per_row=exact_matches,
+        applies=are_short,
+        summary="for answers of their own: the part that are as expected but for case, punctuation and articles",
+    )
+    for score, shared in ((rouge_1, "words"), (rouge_2, "pairs of words"), (rouge_l, "words in order")):
+        yield Metric(
+            name=score.__name__,
+            per_row=score,
+            applies=are_texts,
+            summary=f"for texts: F1 of the {shared} that an answer shares with the expected one",
+        )
+    yield Metric(
+        name="json_valid", per_row=valid, applies=some_json, summary="where JSON is expected: the part that is JSON"
+    )
+    yield Metric(
+        name="json_fields",
+        per_row=fields_right,
+        details=field_details,
+        applies=some_json,
+        summary="where JSON is expected: the mean part of the expected fields that have the expected value",
+    )
+    yield Metric(
+        name="json_match",
+        per_row=same_values,
+        applies=some_json,
+        summary="where JSON is expected: the part that says the same, no field more",
+    )

@@ -176,7 +176,7 @@ def test_a_misuse_is_exit_code_2_and_says_what_would_have_worked(train, tmp_path
 
 @pytest.mark.parametrize("command", [["train", "base", "nope.csv", "--output", "x"], ["evaluate", "base", "nope.csv"]])
 def test_a_data_file_that_is_not_there_is_said_before_the_base_is_loaded(run, command, monkeypatch):
-    monkeypatch.setattr("adapterkit.base.load_base", lambda source: pytest.fail("the base was loaded"))
+    monkeypatch.setattr("adapterkit.shared.load_base", lambda source: pytest.fail("the base was loaded"))
     code, out, err = run(*command)
     assert (code, out) == (2, "")
     assert "no file 'nope.csv'; did you mean 'rows.csv'? Data files in '.': rows.csv." in err

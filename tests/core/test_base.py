@@ -309,7 +309,7 @@ def test_eight_threads_that_load_one_adapter_make_one_resident(folder, tmp_path)
 def test_what_is_computed_once_is_computed_once_by_many_threads(monkeypatch):
     # functools.cached_property computes it once for each thread since Python 3.12: two models, hooks on the wrong one
     calls, barrier = [], threading.Barrier(4)
-    from adapterkit import base as module
+    from adapterkit import shared as module
 
     original = module.load_base
 

@@ -28,7 +28,7 @@ OPTIONS = {
     "TrainOptions": "adapterkit.contracts",
     "LoraConfig": "adapterkit_lora.config",
     "GenerateOptions": "adapterkit.generation",
-    "EvaluateOptions": "adapterkit.train.evaluation",
+    "EvaluateOptions": "adapterkit.evaluation",
 }
 QUICKSTART = ROOT / "examples" / "quickstart.py"
 _PART = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -7,10 +7,9 @@ import torch
 from torch.nn import functional
 from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
-from adapterkit import Base
+from adapterkit import Base, head
+from adapterkit.forward import BaseForward
 from adapterkit.testing import tiny_gpt2, tiny_llama
-from adapterkit.train import head
-from adapterkit.train.forward import BaseForward
 from tests.support import make_adapter
 from tests.train.test_training import OPTIONS, ROWS, close, fresh, log_of, tokenizer  # noqa: F401 - a fixture
 

@@ -105,11 +105,48 @@ class HeadInParts:
 
     def losses(self, forward: Callable[[], Tensor], positions: Tensor, targets: Tensor) -> Tensor | None:
         """The cross-entropy of ``targets`` at ``positions`` in the pass ``forward``; None where this model needs all logits."""
+        hidden = self._before_head(forward, positions, lambda whole: at(whole, positions))
+        if self._fits is False:
+            logger.warning(
+                "this model changes its logits after its head: %.1f GiB of them are computed at once",
+                len(targets) * self._vocabulary * 4 / 2**30,
+            )
+            return None
+        return self.losses_of(hidden, targets)
+
+    def hidden(self, forward: Callable[[], Tensor], positions: Tensor) -> Tensor | None:
+        """What goes into the head in the pass ``forward``; None for a model whose logits are not what its head returns.
+
+        Args:
+            forward: Runs the model.
+            positions: ``(batch, sequence)`` of booleans, all true.
+
+        Returns:
+            ``(batch, sequence, hidden_size)``.
+        """
+        whole = self._before_head(forward, positions, lambda whole: whole)
+        return whole if self._fits else None
+
+    def logits_of(self, hidden: Tensor) -> Tensor:
+        """``(n, vocabulary)`` of hidden states ``(n, hidden_size)``."""
+        logits: Tensor = self._model.get_output_embeddings()(hidden)
+        return logits
+
+    def losses_of(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The cross-entropy ``(n,)`` of ``targets`` after hidden states ``(n, hidden_size)``, in parts where that is worth it."""
+        if self.wants(len(targets)):
+            return self._in_parts(hidden, targets)
+        return self._logits_and_losses(hidden, targets)
+
+    def _before_head(
+        self, forward: Callable[[], Tensor], positions: Tensor, chosen: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Run the model with a head that works at a few positions only; what of its input is ``chosen``."""
         seen = _Seen()
 
         def before(hidden: Tensor) -> Tensor:
-            seen.hidden = at(hidden, positions)
-            return seen.hidden[:TRIED]
+            seen.hidden = chosen(hidden)
+            return seen.hidden.flatten(0, -2)[:TRIED]
 
         def after(output: Tensor) -> None:
             seen.output = output
@@ -118,12 +155,9 @@ class HeadInParts:
             logits = forward()
         if self._fits is None:
             self._fits = _same(logits, seen.output)
-            if not self._fits:
-                logger.warning(
-                    "this model changes its logits after its head: %.1f GiB of them are computed at once",
-                    len(targets) * self._vocabulary * 4 / 2**30,
-                )
-        return self._in_parts(seen.hidden, targets) if self._fits and seen.hidden is not None else None
+        if seen.hidden is None:
+            raise RuntimeError("the model did not call its head")
+        return seen.hidden
 
     def _in_parts(self, hidden: Tensor, targets: Tensor) -> Tensor:
         size = max(1, PART // self._vocabulary)
@@ -140,8 +174,7 @@ class HeadInParts:
         return losses
 
     def _logits_and_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        logits = self._model.get_output_embeddings()(hidden)
-        return functional.cross_entropy(logits.float(), targets, reduction="none")
+        return functional.cross_entropy(self.logits_of(hidden).float(), targets, reduction="none")
 
 
 def _same(logits: Tensor, output: Tensor | None) -> bool:

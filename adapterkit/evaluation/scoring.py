@@ -18,9 +18,9 @@ from adapterkit.data.dataset import answers, encode_rows
 from adapterkit.data.padding import check_known, pad_id
 from adapterkit.data.rendering import Renderer
 from adapterkit.errors import SelectionError
+from adapterkit.forward import BaseForward
 
-from .forward import BaseForward
-from .loop import mean_loss
+from .losses import mean_loss
 from .reporting import say_what_was_lost
 
 if TYPE_CHECKING:

@@ -1,0 +1,273 @@
+"""One training step without a number in it: the loop's own code on tensors that have shapes only, and what it took."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+from adapterkit.contracts import Example
+from adapterkit.data.batching import collate, in_passes
+from adapterkit.data.packing import pack
+from adapterkit.errors import ConfigError
+from adapterkit.forward import BaseForward
+from adapterkit.head import MOST_LOGITS
+from adapterkit.resident import build_layers, check_method
+from adapterkit.runtime import Runtime
+from adapterkit.train.forward import AdapterInTraining, recomputing
+from adapterkit.train.offload import LEAST_BYTES
+
+from .meter import Meter, Operation, Peak, rounded
+from .standins import Attention, Packed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from adapterkit.contracts import Method, TrainOptions
+    from adapterkit.registry import Registry
+
+    from .skeleton import Skeleton
+
+__all__ = ["Row", "Stage", "Step"]
+
+CHECK = "check"
+"""The phase before the first step, in which it is tried whether the model can be packed."""
+MOST_PASSES = 2
+"""From the second pass on, gradients are there already; a third takes no more."""
+STEP_BYTES = 512
+"""AdamW counts its steps on the device, once for each tensor."""
+
+
+@attrs.frozen
+class Row:
+    """A row of a batch: how many tokens it has, and how many of them are trained."""
+
+    length: int
+    trained: int
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """What a training step takes.
+
+    Attributes:
+        weights: Bytes of the base by what they are stored in.
+        adapter: Bytes of what is trained.
+        parameters: How many numbers that is.
+        optimizer: Bytes of AdamW's state.
+        peaks: The most that was held besides, by phase.
+        kept: What the forward pass leaves for the backward pass, by phase of the latter.
+        work: How often each operation was done; of the first pass alone where a step has several.
+        launches: How many kernels that were.
+        passes: How many passes the step has.
+    """
+
+    weights: Mapping[str, float]
+    adapter: float
+    parameters: float
+    optimizer: float
+    peaks: Mapping[str, Peak]
+    kept: Mapping[str, float]
+    work: Mapping[Operation, float]
+    launches: float
+    passes: int
+
+    @classmethod
+    def of_depth(cls, few: Step, more: Step, depth: tuple[int, int], layers: int) -> Step:
+        """A step of a base with ``layers`` blocks, from those of two bases with fewer: blocks are alike, so all grows evenly."""
+        part = (layers - depth[0]) / (depth[1] - depth[0])
+
+        def at(a: float, b: float) -> float:
+            return a + part * (b - a)
+
+        def each(a: Mapping[Any, float], b: Mapping[Any, float]) -> dict[Any, float]:
+            return {name: at(a.get(name, 0), b.get(name, 0)) for name in {**a, **b}}
+
+        peaks = {
+            name: Peak(at(few.peaks[name].held, more.peaks[name].held), at(few.peaks[name].gradients, more.peaks[name].gradients))
+            for name in few.peaks
+        }
+        return cls(
+            weights=each(few.weights, more.weights),
+            adapter=at(few.adapter, more.adapter),
+            parameters=at(few.parameters, more.parameters),
+            optimizer=at(few.optimizer, more.optimizer),
+            peaks=peaks,
+            kept=each(few.kept, more.kept),
+            work=each(few.work, more.work),
+            launches=at(few.launches, more.launches),
+            passes=more.passes,
+        )
+
+
+class _OnStage(Runtime):
+    """The runtime of a rehearsal: what is computed again computes attention as it was computed first."""
+
+    meter: Meter
+
+    def checkpoint_contexts(self) -> tuple[Any, Any]:
+        """The same, with the stand-in for attention."""
+        forward, again = super().checkpoint_contexts()
+        return forward, _both(again, Attention(self.meter))
+
+
+@contextlib.contextmanager
+def _both(first: Any, second: Any) -> Iterator[None]:
+    with first, second:
+        yield
+
+
+class Stage:
+    """A base without numbers and a method's layers on it, ready for any number of rehearsals.
+
+    Args:
+        base: The base.
+        method: The method.
+        config: Its configuration, as the user gave it.
+        registry: The plugins.
+    """
+
+    def __init__(self, base: Skeleton, method: Method, config: Any, registry: Registry) -> None:
+        self._base, self._method = base, method
+        self._objective = registry.objective("sft")
+        with base.mode:
+            check_method(method, base.sites)
+            try:
+                config = registry.call("configure", method, config=config, sites=base.sites)
+                self._layers = build_layers(registry, method, config, base.sites)
+            except (RuntimeError, NotImplementedError) as error:
+                raise _cannot(method, error) from error
+
+    def rehearse(self, rows: Sequence[Row], options: TrainOptions) -> Step:
+        """Take one step on ``rows``.
+
+        Raises:
+            ConfigError: The method does something that needs numbers, or does not go with the options.
+        """
+        if options.gradient_checkpointing and not self._method.traits.recomputable:
+            reason = "gradient_checkpointing: the method does not act when activations are computed again"
+            raise ConfigError(f"options of method {self._method.name!r} do not fit", [reason])
+        base, parameters = self._base, [one for one in self._layers.parameters() if one.requires_grad]
+        with base.mode:
+            runtime = _OnStage(base.model, base.sites, owner=self)
+            meter = runtime.meter = Meter([*base.tensors, *self._layers.parameters(), *self._layers.buffers()])
+            for module in base.model.modules():
+                if isinstance(module, Packed):
+                    module.meter = meter
+            handles = [one.register_post_accumulate_grad_hook(_counted(meter)) for one in parameters]
+            try:
+                passes, kept, work, launches = self._take(runtime, rows, options)
+            except (RuntimeError, NotImplementedError) as error:
+                raise _cannot(self._method, error) from error
+            finally:
+                runtime.remove()
+                for handle in handles:
+                    handle.remove()
+                for one in parameters:
+                    one.grad = None
+        size = sum(rounded(one.nbytes) for one in parameters)
+        return Step(
+            weights=base.bytes_by_dtype(),
+            adapter=sum(rounded(one.nbytes) for one in (*self._layers.parameters(), *self._layers.buffers())),
+            parameters=sum(one.numel() for one in parameters),
+            optimizer=2 * size + STEP_BYTES * len(parameters),
+            peaks=meter.peaks,
+            kept=kept,
+            work=work,
+            launches=launches,
+            passes=passes,
+        )
+
+    def _take(self, runtime: _OnStage, rows: Sequence[Row], options: TrainOptions) -> tuple[int, Any, Any, int]:
+        base, meter = self._base, runtime.meter
+        plain = attrs.evolve(options, activation_offload=False, bf16=bool(options.bf16))
+        module = AdapterInTraining(base.model, self._method.name, self._layers, runtime, self._objective, plain).train()
+        packed = options.packing and not module.prefix_length and _takes_masks(base.model, rows)
+        examples = [_example(row).after(module.virtual_tokens()) for row in rows]
+        dtype = base.model.dtype
+        recomputation = recomputing(base.model, runtime) if options.gradient_checkpointing else contextlib.nullcontext()
+        offloading = _offloading(module, base.tensors) if options.activation_offload else contextlib.nullcontext()
+        parts = in_passes(range(len(rows)), [len(one.input_ids) for one in examples], options.tokens_per_pass)
+        kept: dict[str, float] = {}
+        work: Counter[Operation] = Counter()
+        launches = 0
+        with meter, Attention(meter), recomputation:
+            if packed:
+                meter.enter(CHECK)
+                _check_packing(base.model, examples, meter, dtype)
+                meter.work.clear()
+                meter.launches = 0
+            for number, part in enumerate(parts[:MOST_PASSES]):
+                meter.enter(f"forward {number + 1}")
+                meter.chosen = sum(rows[row].trained for row in part)
+                mine = [examples[row] for row in part]
+                batch = pack(mine, 0, "cpu", dtype) if packed else collate(mine, 0, "cpu")
+                with offloading:
+                    loss = module(batch).total / meter.chosen
+                kept[f"backward {number + 1}"] = float(meter.held - meter.gradients)
+                meter.enter(f"backward {number + 1}")
+                torch.autograd.backward(loss)
+                del batch, loss
+                if not number:
+                    work, launches = Counter(meter.work), meter.launches
+        return len(parts), kept, work, launches
+
+
+def _example(row: Row) -> Example:
+    return Example((1,) * row.length, (-100,) * (row.length - row.trained) + (1,) * row.trained)
+
+
+def _counted(meter: Meter) -> Any:
+    return lambda parameter: meter.is_gradient(parameter.grad)
+
+
+def _takes_masks(model: Any, rows: Sequence[Row]) -> bool:
+    """Whether rows are packed, as far as a configuration tells; a run tries it."""
+    config = model.config.get_text_config()
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    longest = max(row.length for row in rows)
+    attends = hasattr(config, "num_attention_heads") and config._attn_implementation in ("sdpa", "eager")  # noqa: SLF001
+    return attends and not any(window is not None and window < longest for window in windows)
+
+
+@torch.no_grad()
+def _check_packing(model: Any, examples: Sequence[Example], meter: Meter, dtype: torch.dtype) -> None:
+    """What :func:`adapterkit.train.batches.keeps_rows_apart` holds at once: logits of two rows, together and each alone."""
+    tried = sorted(examples[:64], key=lambda one: -len(one.input_ids))[-2:]
+    most = max(1, MOST_LOGITS // int(model.config.get_text_config().vocab_size) // len(tried))
+    forward = BaseForward(model)
+
+    def logits(batch: Any, places: list[int]) -> Tensor:
+        meter.chosen = sum(places)
+        return forward(batch, torch.ones(1, batch["input_ids"].shape[1], dtype=torch.bool)).float()
+
+    places = [min(len(one.input_ids), most) for one in tried]
+    together = logits(pack(tried, 0, "cpu", dtype, sequences=1), places)
+    alone = torch.cat([logits(collate([one], 0, "cpu"), [count]) for one, count in zip(tried, places, strict=True)])
+    ((together - alone).norm(dim=-1) / alone.norm(dim=-1)).max()
+
+
+def _offloading(module: nn.Module, weights: Sequence[Tensor]) -> torch.autograd.graph.saved_tensors_hooks:
+    """What :func:`adapterkit.train.offload.offloading` does to the device's memory: what is kept is gone until it is asked for."""
+    stay = {one.untyped_storage()._cdata for one in (*weights, *module.parameters())}  # noqa: SLF001 - fake tensors have no address
+
+    def pack_up(tensor: Tensor) -> Any:
+        if tensor.nbytes < LEAST_BYTES or tensor.untyped_storage()._cdata in stay:  # noqa: SLF001
+            return tensor
+        return tuple(tensor.shape), tensor.dtype
+
+    def unpack(packed: Any) -> Tensor:
+        return packed if isinstance(packed, torch.Tensor) else torch.empty(packed[0], dtype=packed[1]).zero_()
+
+    return torch.autograd.graph.saved_tensors_hooks(pack_up, unpack)
+
+
+def _cannot(method: Method, error: Exception) -> ConfigError:
+    lines = str(error).strip().splitlines()
+    reason = f"its layers cannot be tried without numbers ({type(error).__name__}: {lines[0] if lines else ''})"
+    return ConfigError(f"method {method.name!r} cannot be planned for", [reason])

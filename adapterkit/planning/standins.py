@@ -1,0 +1,150 @@
+"""What stands in, on tensors without numbers, for kernels of CUDA that choose by themselves what memory they take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from .meter import Meter
+
+__all__ = ["Attention", "Packed", "pack_linears"]
+
+ALIGNMENT = 8
+"""A mask whose rows are no multiple of this many numbers is copied to where they are, for each layer."""
+GROUP, GROUPS = 64, 256
+"""Weights that share a scale, and scales that share one of their own."""
+
+
+class Attention(TorchFunctionMode):
+    """Within this block, attention takes the memory of PyTorch's fused kernels: scores are never all there at once."""
+
+    def __init__(self, meter: Meter) -> None:
+        super().__init__()
+        self._meter = meter
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+        """One call of PyTorch's functions."""
+        kwargs = kwargs or {}
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        query, key, value, *rest = args
+        mask = kwargs.get("attn_mask", rest[0] if rest else None)
+        if mask is not None and mask.shape[-1] % ALIGNMENT:
+            mask = functional.pad(mask, (0, ALIGNMENT - mask.shape[-1] % ALIGNMENT))
+        attended: Tensor = _Attended.apply(query, key, value, mask, self._meter)  # type: ignore[no-untyped-call]
+        return attended
+
+
+class _Attended(torch.autograd.Function):
+    """Query ``(batch, heads, length, size)``, keys and values perhaps of fewer heads; keeps them, its output and a row's sum."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, meter: Meter) -> Tensor:
+        batch, heads, length, _ = query.shape
+        # laid out as (batch, length, heads, size), so that what is made of it next needs no copy
+        out = query.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)
+        sums = query.new_empty(batch, heads, length, dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, mask, out, sums)
+        ctx.meter = meter
+        meter.charge(*_work(query, key, value, mask), attention=True)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, mask, out, sums = ctx.saved_tensors
+        batch, heads, length, _ = query.shape
+        delta = torch.empty_like(sums)
+        wide = [query.new_empty(one.shape[0], one.shape[2], heads, one.shape[3]).transpose(1, 2) for one in (key, value)]
+        grad_query = query.new_empty(batch, length, heads, query.shape[3]).transpose(1, 2)
+        # sums of the query's gradient, which many blocks add to, in float32
+        running = torch.empty(query.shape, dtype=torch.float32, device=query.device)
+        flops, moved = _work(query, key, value, mask)
+        ctx.meter.charge(flops * 5 // 2, 2 * moved, attention=True)
+        del delta, running, out, grads
+        narrow = [
+            one if one.shape[1] == like.shape[1] else one.unflatten(1, (like.shape[1], -1)).sum(2)
+            for one, like in zip(wide, (key, value), strict=True)
+        ]
+        return grad_query, narrow[0], narrow[1], None, None
+
+
+def _work(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[int, int]:
+    """Operations and bytes; without a mask, the half that lies after a token is left out."""
+    pairs = query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2]
+    flops = 2 * pairs * (query.shape[3] + value.shape[3])
+    moved = query.nbytes * 2 + key.nbytes + value.nbytes + (0 if mask is None else mask.nbytes * query.shape[1])
+    return (flops if mask is not None else flops // 2), moved
+
+
+class Packed(nn.Linear):
+    """A linear layer in 4 or 8 bits, as bitsandbytes stores it: every pass writes the whole weight out before it is used.
+
+    For a few hundred tokens or fewer, bitsandbytes has kernels that do not; a training step is mostly larger.
+    """
+
+    def __init__(self, linear: Any, quantize: str, dtype: torch.dtype, *, double_quant: bool) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.quantize, self.dtype, self.meter = quantize, dtype, None
+        numbers = self.in_features * self.out_features
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.to(dtype), requires_grad=False)
+        if quantize == "int8":
+            stored = torch.empty(self.out_features, self.in_features, dtype=torch.int8)
+            scales = [torch.empty(self.out_features)]
+        else:
+            stored = torch.empty((numbers + 1) // 2, 1, dtype=torch.uint8)
+            scales = _scales(-(-numbers // GROUP), double_quant=double_quant)
+        self.weight = nn.Parameter(stored, requires_grad=False)
+        for number, one in enumerate(scales):
+            self.register_buffer(f"scale_{number}", one)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as nn.Linear calls it
+        """The layer's output."""
+        out: Tensor = _PackedProduct.apply(input, self)  # type: ignore[no-untyped-call]
+        return out
+
+    def written_out(self) -> Tensor:
+        """The weight ``(out_features, in_features)`` as it is for the time of a product."""
+        if self.quantize != "int8":
+            # its scales in float32, before and after their mean is added
+            scales = [torch.empty(-(-self.weight.numel() * 2 // GROUP)) for _ in range(2)]
+            del scales
+        weight = torch.empty(self.out_features, self.in_features, dtype=self.dtype)
+        if self.meter is not None:
+            self.meter.charge(0, self.weight.nbytes + weight.nbytes)
+        return weight
+
+
+class _PackedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: Packed) -> Tensor:
+        ctx.layer = layer
+        if layer.quantize == "int8":
+            ctx.kept = x  # LLM.int8 keeps its input, and halves and bytes of it for the time of the product
+            x = x.to(torch.float16).to(torch.int8).to(x.dtype)
+        return functional.linear(x, layer.written_out(), layer.bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0] @ ctx.layer.written_out(), None
+
+
+def _scales(count: int, *, double_quant: bool) -> list[Tensor]:
+    if not double_quant:
+        return [torch.empty(count)]
+    return [torch.empty(count, dtype=torch.uint8), torch.empty(-(-count // GROUPS))]
+
+
+def pack_linears(model: nn.Module, names: list[str], quantize: str, dtype: torch.dtype, *, double_quant: bool) -> None:
+    """Put the linear layers of these names into 4 or 8 bits, in place."""
+    for name in names:
+        parent, _, last = name.rpartition(".")
+        linear: Any = model.get_submodule(name)
+        if not isinstance(linear, nn.Linear):  # GPT-2's, whose weight is stored the other way round
+            linear.in_features, linear.out_features = linear.weight.shape
+        setattr(model.get_submodule(parent), last, Packed(linear, quantize, dtype, double_quant=double_quant))

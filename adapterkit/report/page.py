@@ -1,0 +1,99 @@
+"""The report of one run as a page."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from .curves import charts, missing_curves
+from .examples import grouped
+from .facts import data_rows, loading, notes_on_data, provenance, settings, unusable
+from .numbers import count, duration, moment
+from .rendering import render
+from .scores import all_scores
+from .verdicts import cost, forgetting, gain, result
+
+if TYPE_CHECKING:
+    from .reading import RunFolder
+
+__all__ = ["run_page"]
+
+STATUS = {
+    "running": "This run has not ended",
+    "stopped early": "This run was stopped early",
+    "interrupted": "This run was interrupted",
+    "failed": "This run failed",
+}
+ON = {
+    "running": "It is still going on, or its process was killed. If it was killed, resume=True goes on from its last checkpoint.",
+    "stopped early": "",
+    "interrupted": "resume=True goes on from its last checkpoint.",
+    "failed": "There is no finished adapter. When the cause is gone, resume=True goes on from its last checkpoint.",
+}
+
+
+def run_page(run: RunFolder, price_per_hour: float | None = None) -> str:
+    """One self-contained HTML file."""
+    groups, left_out = grouped(run.evaluation)
+    reasons, more_reasons = unusable(run)
+    return render(
+        "run.html",
+        title=f"{run.name}: training report",
+        run=run,
+        told=run.run,
+        overline=_overline(run),
+        status=_status(run),
+        result=result(run),
+        verdicts=(gain(run), forgetting(run), cost(run, price_per_hour)),
+        charts=charts(run),
+        missing=tuple(missing_curves(run)),
+        scores=all_scores(run.evaluation),
+        rows=(run.evaluation or {}).get("rows"),
+        groups=groups,
+        left_out=left_out,
+        data=data_rows(run),
+        data_notes=tuple(notes_on_data(run)),
+        reasons=reasons,
+        more_reasons=more_reasons,
+        audit=_audit(run),
+        provenance=tuple(one for one in provenance(run) if one[1] not in (None, "")),
+        options={"run": tuple(settings(run.run.options)), "method": tuple(settings(run.run.config))},
+        loading=loading(run),
+    )
+
+
+def _overline(run: RunFolder) -> tuple[str, ...]:
+    told = run.run
+    rows = (told.data or {}).get("rows")
+    words = ("Training report", told.status, moment(told.finished or told.started))
+    took = duration(told.seconds) if told.seconds is not None else ""
+    trained = f"{count(rows)} rows" if isinstance(rows, int) else ""
+    return tuple(word for word in (*words, trained, _steps(run), took) if word not in ("", "–"))
+
+
+def _steps(run: RunFolder) -> str:
+    told = run.run
+    if told.last_step is None:
+        return ""
+    planned = f" of {count(told.steps)}" if told.steps and told.steps != told.last_step else ""
+    return f"{count(told.last_step)}{planned} steps"
+
+
+def _status(run: RunFolder) -> tuple[str, str] | None:
+    """What to say first of a run that did not just finish."""
+    told = run.run
+    if told.status not in STATUS:
+        return None
+    at = f" after {_steps(run)}" if told.last_step is not None else ""
+    kept = f"The adapter of step {count(told.best_step)} was kept." if told.best_step is not None else ""
+    reason = f"{told.reason.rstrip('.')}." if told.reason else ""
+    return f"{STATUS[told.status]}{at}.", " ".join(word for word in (reason, kept, ON[told.status]) if word)
+
+
+def _audit(run: RunFolder) -> str | None:
+    """The data audit's own part of the page."""
+    if run.audit is None:
+        return None
+    from adapterkit.audit.page import audit_section
+
+    return audit_section(run.audit)

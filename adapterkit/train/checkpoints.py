@@ -1,0 +1,247 @@
+"""A run's state on disk: what a run that was cut off goes on from, as if it had not been."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from safetensors.torch import load_file, save_file
+
+from adapterkit.errors import ConfigError, TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from .training import Training
+
+__all__ = ["Checkpoint", "Checkpoints"]
+
+logger = logging.getLogger("adapterkit")
+
+STATE, LAYERS, OPTIMIZER, KEPT = "state.json", "layers.safetensors", "optimizer.safetensors", "kept.safetensors"
+PREFIX, UNFINISHED = "step-", ".unfinished-"
+SCHEMA = 1
+
+
+@attrs.frozen(eq=False)
+class Checkpoint:
+    """What one folder holds, found whole."""
+
+    folder: Path
+    state: Mapping[str, Any]
+    layers: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    kept: dict[str, Tensor] | None
+
+    @property
+    def step(self) -> int:
+        """The step after which it was written."""
+        return int(self.state["step"])
+
+    def restore(self, training: Training) -> None:
+        """Bring a training that was just made to where this one was."""
+        training.module.layers.load_state_dict(self.layers)
+        _load_optimizer(training.optimizer, self.optimizer)
+        training.decay.load_state_dict({**training.decay.state_dict(), **self.state["decay"]})
+        for group, rate in zip(training.optimizer.param_groups, self.state["rates"], strict=True):
+            group["lr"] = rate
+        training.random.load_state(self.optimizer)
+        training.watch.load_state(self.state["watch"], self.kept)
+        training.step, training.tokens = self.step, self.state["tokens"]
+        training.window, training.unreached = list(self.state["window"]), set(self.state["unreached"])
+        training.began = time.perf_counter() - self.state["seconds"]
+        training.log.go_on_after(self.state["records"])
+
+
+@attrs.frozen
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Attributes:
+        folder: Where they are, one folder for each.
+        identity: What the run is: a checkpoint of another run is refused.
+        limit: How many are kept.
+        writes: Whether this process is the one that writes.
+    """
+
+    folder: Path
+    identity: Mapping[str, Any]
+    limit: int
+    writes: bool = True
+
+    def save(self, training: Training) -> None:
+        """Write one, all or nothing; a disk that is full is said, and the run goes on: the next one may find room."""
+        if not self.writes:
+            return
+        target = self.folder / f"{PREFIX}{training.step:08d}"
+        staging = self.folder / f"{UNFINISHED}{target.name}"
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            _write(staging, training, self.identity)
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier life of this run, which went on from before it
+            staging.rename(target)
+            _sync(self.folder)
+        except OSError as error:
+            shutil.rmtree(staging, ignore_errors=True)
+            logger.warning(
+                "no checkpoint of step %d could be written into %s (%s); the run goes on, and earlier ones are as they were: %s",
+                training.step,
+                self.folder,
+                error.strerror or error,
+                ", ".join(path.name for path in self._found()) or "there is none",
+            )
+            return
+        for path in self._found()[: -self.limit]:
+            _remove(path)
+
+    def last(self) -> Checkpoint | None:
+        """The last one that was written; None where there is none.
+
+        Raises:
+            ConfigError: It is of another run: other options, data or base.
+            TrainingError: It is damaged.
+        """
+        found = self._found()
+        if not found:
+            return None
+        folder = found[-1]
+        state = _read_state(folder)
+        differences = _differences(state.get("identity", {}), self.identity)
+        if differences:
+            raise ConfigError(f"{str(folder)!r} is of another run: resume with what it was started with", differences)
+        _check_whole(folder, state)
+        kept = load_file(folder / KEPT) if KEPT in state["files"] else None
+        return Checkpoint(folder, state, load_file(folder / LAYERS), load_file(folder / OPTIMIZER), kept)
+
+    def clear(self) -> None:
+        """Remove all: the run has ended, or is begun anew."""
+        if self.writes and self.folder.is_dir():
+            for path in (*self._found(), *self.folder.glob(f"{UNFINISHED}*")):
+                _remove(path)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    def _found(self) -> list[Path]:
+        return sorted(self.folder.glob(f"{PREFIX}*"), key=lambda path: int(path.name.removeprefix(PREFIX)))
+
+
+def _write(folder: Path, training: Training, identity: Mapping[str, Any]) -> None:
+    decay = {name: value for name, value in training.decay.state_dict().items() if isinstance(value, (int, float))}
+    files = {
+        LAYERS: training.module.layers.state_dict(),
+        OPTIMIZER: {**_optimizer_tensors(training.optimizer), **training.random.state()},
+    }
+    if training.watch.kept is not None:
+        files[KEPT] = training.watch.kept
+    digests = {}
+    for name, tensors in files.items():
+        # clones: safetensors refuses tensors that share memory, as tied layers do
+        save_file({key: one.detach().cpu().clone().contiguous() for key, one in tensors.items()}, folder / name)
+        digests[name] = _digest(folder / name)
+        _sync(folder / name)
+    state = {
+        "schema": SCHEMA,
+        "identity": identity,
+        "step": training.step,
+        "tokens": training.tokens,
+        "window": training.window,
+        "unreached": sorted(training.unreached),
+        "seconds": training.seconds,
+        "records": len(training.log.records),
+        "decay": decay,
+        "rates": [group["lr"] for group in training.optimizer.param_groups],
+        "watch": training.watch.state(),
+        "files": digests,
+    }
+    (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+    _sync(folder / STATE)
+    _sync(folder)
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{number}.{name}": value
+        for number, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        if number.isdecimal():
+            state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(_damaged(folder, f"{STATE}: {error}")) from error
+    if state.get("schema") != SCHEMA:
+        raise TrainingError(f"{str(folder)!r} is of another version of adapterkit; resume with that, or start anew")
+    return state
+
+
+def _check_whole(folder: Path, state: Mapping[str, Any]) -> None:
+    for name, digest in state["files"].items():
+        path = folder / name
+        if not path.is_file() or _digest(path) != digest:
+            raise TrainingError(_damaged(folder, f"{name} is not what was written"))
+
+
+def _damaged(folder: Path, what: str) -> str:
+    return f"the checkpoint {str(folder)!r} is damaged ({what}); remove that folder to resume from the one before it"
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What a run was started with and is not any more, each in a line."""
+    before, after = dict(_flat(then)), dict(_flat(now))
+    names = [name for name in (before | after) if before.get(name) != after.get(name)]
+    return [f"{name}: was {before.get(name)!r:.80}, and is {after.get(name)!r:.80}" for name in names]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Take a folder away whole: what is found is a checkpoint, or nothing."""
+    aside = path.with_name(f"{UNFINISHED}{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    if path != aside:
+        path.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,92 @@
+"""From trained layers to an adapter, and what is said of the run."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from adapterkit.adapter import Adapter
+from adapterkit.artifact.manifest import Manifest
+from adapterkit.config import to_dict
+from adapterkit.resident import flatten
+
+from .preparing import versions
+from .record import peak_memory
+
+if TYPE_CHECKING:
+    from adapterkit.base import Base
+
+    from .preparing import Prepared
+
+__all__ = ["conclude", "fail"]
+
+logger = logging.getLogger("adapterkit")
+
+
+def conclude(home: Base, one: Prepared) -> Adapter:
+    """The adapter of a run that has ended: resident on ``home``, and in the run's folder with what is said of it."""
+    training, base = one.training, one.base
+    watch = training.watch
+    if watch.kept is not None:
+        one.layers.load_state_dict(watch.kept)
+    with training.random.drawn():
+        config, kept = base.registry.call("finish", one.method, config=one.config, layers=dict(one.layers.items()))
+    adapter = Adapter(one.method.name, config, flatten(kept), _manifest(one))
+    home.load(adapter)
+    output = training.run.output
+    if output and training.processes.main:
+        adapter.save(output / "adapter", registry=base.registry)
+        if training.checkpoints:
+            training.checkpoints.clear()
+    status = "stopped early" if watch.stop else "finished"
+    one.record.end(status, watch.stop or None, **progress(one), best_step=watch.kept_step, adapter=adapter.digest)
+    base.registry.notify("adapterkit_train_finished", run=training.run, adapter=adapter)
+    return adapter
+
+
+def fail(one: Prepared, error: BaseException) -> None:
+    """Note that a run did not reach its end."""
+    status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    one.record.end(status, str(error) or type(error).__name__, **progress(one))
+    one.base.registry.notify("adapterkit_train_failed", run=one.training.run, error=error)
+
+
+def progress(one: Prepared) -> dict[str, Any]:
+    """How far a run has come and what it took."""
+    training = one.training
+    return {
+        "last_step": training.step,
+        "tokens": training.tokens,
+        "seconds": round(training.seconds, 3),
+        "peak_memory": peak_memory(one.base.device),
+    }
+
+
+def _manifest(one: Prepared) -> Manifest:
+    """What is worth knowing of the run, as far as it would be the same the next time."""
+    base, run, log = one.base, one.training.run, one.training.log
+    kept = one.training.watch.kept_step
+    training = {
+        "objective": one.objective,
+        "options": to_dict(run.options),
+        "steps": one.training.step if kept is None else kept,
+        **({"quantize": base.quantized} if base.quantized else {}),
+        **{name: value for name, value in one.rows.summary().items() if value is not None},
+    }
+    losses = {
+        "loss": log.last("loss"),
+        "eval_loss": _kept(one, "eval_loss"),
+        "general_loss": _kept(one, "general_loss"),
+    }
+    return Manifest(
+        base=base.reference,
+        plugin=base.registry.provider(one.method),
+        training={**training, **{name: value for name, value in losses.items() if value is not None}},
+        versions=versions(),
+    )
+
+
+def _kept(one: Prepared, name: str) -> float | None:
+    """What was logged under ``name`` for the state that became the adapter."""
+    log, step = one.training.log, one.training.watch.kept_step
+    return log.last(name) if step is None else log.at(step, name)

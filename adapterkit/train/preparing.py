@@ -1,0 +1,301 @@
+"""From what a user asks for to an adapter that is ready to be trained."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+from adapterkit.artifact.replacing import check_replaceable
+from adapterkit.config import build_config, to_dict
+from adapterkit.contracts import Run
+from adapterkit.data.general import general_rows
+from adapterkit.data.padding import check_known
+from adapterkit.data.rendering import Renderer
+from adapterkit.errors import ConfigError, TrainingError
+from adapterkit.evaluation.losses import mean_loss
+from adapterkit.resident import build_layers, check_method, rehearse
+
+from .batches import choose_collate
+from .checkpoints import Checkpoints
+from .forward import AdapterInTraining
+from .journal import Journal
+from .options import split_options
+from .processes import Processes
+from .randomness import RandomState
+from .record import RunRecord, device_name
+from .rows import After, TrainingRows, read_rows_of
+from .schedule import Schedule
+from .training import Training, optimizer_for, scheduler_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from torch import nn
+
+    from adapterkit.base import Base
+    from adapterkit.contracts import Example, Loss, Method, TrainOptions
+
+    from .journal import Bars
+
+__all__ = ["Job", "Prepared", "prepare"]
+
+
+@attrs.frozen(init=False)
+class Job:
+    """One adapter to be trained: what :meth:`adapterkit.Base.train` takes, as a value.
+
+    Args:
+        data: Its training rows.
+        method: The name of a method plugin.
+        name: What it is called in logs, and its folder in ``output``; by default its number.
+        **options: What ``train`` takes besides.
+    """
+
+    data: Any
+    method: str
+    name: str
+    options: Mapping[str, Any]
+
+    def __init__(self, data: Any, *, method: str = "lora", name: str = "", **options: Any) -> None:
+        self.__attrs_init__(data, method, name, options)  # type: ignore[attr-defined]
+
+
+@attrs.frozen(kw_only=True)
+class Prepared:
+    """An adapter that is ready to be trained, and what is needed to conclude it.
+
+    Attributes:
+        base: What it is trained on: the user's base, or a quantized twin.
+        method: How.
+        config: The method's configuration, resolved for this base.
+        objective: The name of what it minimises.
+        layers: What is trained.
+        rows: What it learns from, and what it is measured on.
+        training: What changes from step to step.
+        record: What is written of it.
+    """
+
+    base: Base
+    method: Method
+    config: Any
+    objective: str
+    layers: nn.ModuleDict
+    rows: TrainingRows
+    training: Training
+    record: RunRecord
+
+
+@attrs.frozen(kw_only=True)
+class RunOptions:
+    """What of a run is neither its method's nor its steps'."""
+
+    objective: str = "sft"
+    """What the run minimises."""
+    general_data: Any = None
+    """Raw text that the run is not about; what it forgets is measured on it, on passages of our own by default."""
+    resume: bool = False
+    """Go on from the last checkpoint in ``output``, where there is one."""
+    report: bool = True
+    """Write ``report.html`` into ``output``, with scores of the adapter and the base, and an audit of the data."""
+
+
+DATA_OPTIONS = ("columns", "format", "eval_data", "eval_split", "replay", "replay_ratio")
+
+
+def prepare(base: Base, job: Job, output: Path | None, shown: Bars) -> Prepared:
+    """Everything up to the first step.
+
+    Raises:
+        ConfigError: Options that nothing knows, or whose values do not fit.
+        DataError: Rows that cannot be used.
+    """
+    options = dict(job.options)
+    about_data = {name: options.pop(name) for name in DATA_OPTIONS if name in options}
+    about_run = {field.name: options.pop(field.name) for field in attrs.fields(RunOptions) if field.name in options}
+    asked = build_config(RunOptions, about_run, what="options of train")
+    method, objective = base.registry.method(job.method), base.registry.objective(asked.objective)
+    wanted, run_options = split_options(method, options)
+    check_output(output)
+    if asked.resume and output is None:
+        raise ConfigError("options of train do not fit", ["resume: needs output, the folder of the run to go on with"])
+
+    needs = method.base_options(wanted)
+    base = base.quantized_as(**needs) if needs else base
+    check_method(method, base.sites)
+    if run_options.gradient_checkpointing and not method.traits.recomputable:
+        reason = "gradient_checkpointing: the method does not act when activations are computed again"
+        raise ConfigError(f"options of method {job.method!r} do not fit", [reason])
+    run_options = attrs.evolve(run_options, bf16=_bf16(base, run_options))
+    config = base.registry.call("configure", method, config=wanted, sites=base.sites)
+
+    renderer = Renderer(base.tokenizer, run_options.max_length)
+    rows = read_rows_of(job.data, renderer, base.registry, seed=run_options.seed, **about_data)
+    check_known(base.model, *(one.input_ids for part in (rows.examples, rows.held_out) for one in part))
+    general = _general(
+        asked.general_data, renderer, base, wanted=output is not None or bool(run_options.max_forgetting)
+    )
+
+    random = RandomState(run_options.seed, base.device)
+    with random.drawn():
+        layers = build_layers(base.registry, method, config, base.sites).to(base.device)
+        base.registry.call(
+            "initialize", method, config=config, layers=dict(layers.items()), base=base, examples=rows.examples
+        )
+        rehearse(base.registry, method, config, layers, base.sites)
+    module = AdapterInTraining(base.model, job.method, layers, base.runtime, objective, run_options)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise TrainingError(f"method {job.method!r} with these options has nothing to train")
+
+    run = Run(method=job.method, config=to_dict(config), options=run_options, output=output, name=job.name)
+    factor = functools.partial(method.learning_rate_factor, config)
+    training = _training(base, module, run, rows, general, random, factor, shown)
+    fixed = _fixed(base, method, asked.objective, training, rows)
+    record = RunRecord(output if training.processes.main else None, fixed)
+    if output is not None:
+        training.checkpoints = Checkpoints(
+            output / "checkpoints", _identity(fixed), run_options.save_total_limit, writes=training.processes.main
+        )
+        _begin(training, training.checkpoints, resume=asked.resume)
+    return Prepared(
+        base=base,
+        method=method,
+        config=config,
+        objective=asked.objective,
+        layers=layers,
+        rows=rows,
+        training=training,
+        record=record,
+    )
+
+
+def check_output(folder: Path | None) -> None:
+    """Find a run's folder fit for the adapter before any work is done; nothing in it is touched yet.
+
+    Raises:
+        TrainingError: It is a file.
+        ArtifactError: What is at its ``adapter`` is no adapter.
+    """
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise TrainingError(f"output {str(folder)!r} is a file; give a folder")
+    check_replaceable(folder / "adapter")
+
+
+def _bf16(base: Base, options: TrainOptions) -> bool:
+    """What is said, or the rule: accelerators that have bfloat16 are fast in it, and most CPUs are slow."""
+    if options.bf16 is not None:
+        return options.bf16
+    return base.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _general(data: Any, renderer: Renderer, base: Base, *, wanted: bool) -> Sequence[Example]:
+    """Text to measure forgetting on; none where nobody would be told."""
+    if data is None and not wanted:
+        return ()
+    rows = read_rows_of(data if data is not None else general_rows(), renderer, base.registry, seed=0, format="text")
+    return rows.examples
+
+
+def _training(
+    base: Base,
+    module: AdapterInTraining,
+    run: Run,
+    rows: TrainingRows,
+    general: Sequence[Example],
+    random: RandomState,
+    factor: Callable[[str], float],
+    shown: Bars,
+) -> Training:
+    processes = Processes.here()
+    virtual, options = module.virtual_tokens(), run.options
+    examples, held_out = After(rows.examples, virtual), After(rows.held_out, virtual)
+    schedule = Schedule([len(one.input_ids) for one in examples], options, processes.count, rows.mixture)
+    collate = choose_collate(
+        base,
+        [*rows.examples, *rows.held_out],
+        # rows that share a sequence would have to share a prefix
+        attrs.evolve(options, packing=options.packing and not module.prefix_length),
+        virtual=len(virtual),
+    )
+    measured: dict[str, tuple[Callable[[Any], Loss], Sequence[Example]]] = {}
+    if held_out:
+        measured["eval_loss"] = (module, held_out)
+    if general:
+        measured["general_loss"] = (module.with_objective(base.registry.objective("sft")), After(general, virtual))
+    optimizer = optimizer_for(module, options, factor)
+    run = attrs.evolve(run, steps=schedule.steps)
+    most = options.tokens_per_pass
+    return Training(
+        run=run,
+        module=module,
+        examples=examples,
+        places=rows.place,
+        schedule=schedule,
+        collate=collate,
+        random=random,
+        log=Journal(run, base.registry, shown, writes=processes.main),
+        measure=lambda: {
+            name: mean_loss(loss_of, those, options.batch_size, collate, most)
+            for name, (loss_of, those) in measured.items()
+        },
+        processes=processes,
+        optimizer=optimizer,
+        decay=scheduler_for(optimizer, options, schedule.steps),
+    )
+
+
+def _begin(training: Training, checkpoints: Checkpoints, *, resume: bool) -> None:
+    """Go on from the last checkpoint, or begin the run's files anew."""
+    last = checkpoints.last() if resume else None
+    if last is not None:
+        last.restore(training)
+        return
+    checkpoints.clear()
+    if training.processes.main:
+        training.log.begin()
+
+
+def _fixed(base: Base, method: Method, objective: str, training: Training, rows: TrainingRows) -> dict[str, Any]:
+    """What the record of a run says before its first step."""
+    run = training.run
+    return {
+        "method": method.name,
+        "config": dict(run.config),
+        "objective": objective,
+        "options": to_dict(run.options),
+        "base": attrs.asdict(base.reference),
+        "plugin": base.registry.provider(method),
+        "quantize": base.quantized or None,
+        **rows.summary(),
+        "steps": run.steps,
+        "versions": versions(),
+        "device": device_name(base.device),
+        "processes": training.processes.count,
+        "parameters": sum(one.numel() for one in training.module.parameters() if one.requires_grad),
+    }
+
+
+HOW_OFTEN = ("logging_steps", "save_steps", "save_total_limit", "report_to")
+"""Options that change nothing of what is learned: a run may be resumed with others."""
+
+
+def _identity(fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be gone on from."""
+    names = ("method", "config", "objective", "quantize", "data", "eval_data", "replay", "steps", "processes")
+    options = {name: value for name, value in fixed["options"].items() if name not in HOW_OFTEN}
+    return {**{name: fixed[name] for name in names}, "options": options, "base": fixed["base"]["fingerprint"]}
+
+
+def versions() -> dict[str, str]:
+    """The libraries that a run was made with."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("adapterkit", "torch", "transformers")},
+    }

@@ -1,0 +1,89 @@
+"""``run.json``: what a run was, how far it came and what it took; reports are made of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["RunRecord", "device_name", "peak_memory"]
+
+SCHEMA = 1
+
+
+class RunRecord:
+    """The record of one run, written anew whenever there is something new to say; nowhere for a run without a folder.
+
+    Args:
+        folder: The run's; None when nothing is written, or by another process.
+        fixed: What is known before the first step.
+    """
+
+    def __init__(self, folder: Path | None, fixed: Mapping[str, Any]) -> None:
+        self._path = folder / "run.json" if folder else None
+        self.values: dict[str, Any] = {
+            "schema": SCHEMA,
+            **fixed,
+            "started": _now(),
+            "finished": None,
+            "seconds": None,
+            "tokens": 0,
+            "peak_memory": None,
+            "status": "running",
+            "reason": None,
+            "last_step": 0,
+            "best_step": None,
+            "adapter": None,
+        }
+
+    def update(self, **values: Any) -> None:
+        """Note values, and write all."""
+        self.values.update(values)
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self._path.with_name(".run.json.new")
+        beside.write_text(json.dumps(self.values, indent=1, ensure_ascii=False), encoding="utf-8")
+        beside.replace(self._path)
+
+    def end(self, status: str, reason: str | None = None, **values: Any) -> None:
+        """The run is over, in one way or another."""
+        self.update(status=status, reason=reason, finished=_now(), **values)
+
+    @staticmethod
+    def read(folder: Path) -> dict[str, Any] | None:
+        """What an earlier run in this folder has left; None where there is nothing that can be read."""
+        try:
+            values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return values if isinstance(values, dict) else None
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is called by who made it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes that were in use: of the accelerator, or of the process where it computes on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if os.name == "nt":
+        return None
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
