@@ -25,9 +25,15 @@ __all__ = ["BaseForward"]
 class BaseForward:
     """The base as an objective sees it: from a batch to logits, with whatever adapter is in force."""
 
-    def __init__(self, model: Any, contexts: Callable[[], tuple[Any, Any]] = noop_context_fn) -> None:
+    def __init__(
+        self,
+        model: Any,
+        contexts: Callable[[], tuple[Any, Any]] = noop_context_fn,
+        *,
+        head_acted_on: bool = True,
+    ) -> None:
         self._model = model
-        self._head = HeadInParts(model, contexts)
+        self._head = HeadInParts(model, contexts, acted_on=head_acted_on)
 
     def __call__(self, batch: Mapping[str, Tensor], positions: Tensor | None = None) -> Tensor:
         """Logits of the batch; at ``positions`` alone where given, so that the head works for trained tokens only.

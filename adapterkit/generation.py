@@ -17,7 +17,7 @@ from .data.rendering import Renderer
 from .errors import DataError, SelectionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -53,8 +53,15 @@ class GenerateOptions:
     """Prompts in one batch."""
 
 
-def generate(base: Base, prompts: Sequence[Prompt], *, adapter: Any = None, **options: Any) -> list[str]:
-    """See :meth:`adapterkit.Base.generate`."""
+def generate(
+    base: Base,
+    prompts: Sequence[Prompt],
+    *,
+    adapter: Any = None,
+    progress: Callable[[int], None] = lambda _: None,
+    **options: Any,
+) -> list[str]:
+    """See :meth:`adapterkit.Base.generate`; ``progress`` is called with the number of prompts of each batch that is answered."""
     chosen = build_config(GenerateOptions, options, what="options of generate")
     _check_prompts(prompts)
     adapters = _for_each(adapter, len(prompts))
@@ -73,6 +80,7 @@ def generate(base: Base, prompts: Sequence[Prompt], *, adapter: Any = None, **op
             new = _answer(base, mine, prefix, rows, chosen, renderer.stop_ids())
         for row, tokens in zip(rows, new, strict=True):
             answers[row] = renderer.decode(tokens)
+        progress(len(rows))
     return answers
 
 

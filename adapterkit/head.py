@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from .kernels import head_losses
+from .sites import frozen_weight
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -29,6 +32,9 @@ MOST_LOGITS = 2**25
 that nothing is won by parts, and what is computed twice for them is lost."""
 PART = 2**24
 """How many logits a part has: 130 tokens of a vocabulary of 128,256 still fill a product of matrices."""
+TIMES_ON_GPU = 4
+"""Where the gradient takes the place of the logits, in half precision, a part may have more of them: the head's weight is read
+for each part, and reading it takes as long as computing with 256 tokens."""
 TRIED = 4
 """At how many positions it is tried whether the head's output is the model's."""
 
@@ -86,16 +92,19 @@ class _Seen:
 class HeadInParts:
     """Losses of tokens, of which a part has its logits at a time; the backward pass computes them again.
 
+    Under a head that nothing acts on, the gradient is made while the logits are there, and nothing is computed again.
+
     That holds for a model whose logits are what its head returns. Some cap or scale them afterwards (Gemma 2, Granite,
     Cohere): whether this one does is tried in the first batch, not assumed.
 
     Args:
         model: The transformers model.
         contexts: What :func:`torch.utils.checkpoint.checkpoint` takes as ``context_fn``.
+        acted_on: Whether an adapter may act at the head.
     """
 
-    def __init__(self, model: Any, contexts: Contexts) -> None:
-        self._model, self._contexts = model, contexts
+    def __init__(self, model: Any, contexts: Contexts, *, acted_on: bool) -> None:
+        self._model, self._contexts, self._acted_on = model, contexts, acted_on
         self._vocabulary: int = model.config.get_text_config().vocab_size
         self._fits: bool | None = None
 
@@ -134,9 +143,18 @@ class HeadInParts:
 
     def losses_of(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """The cross-entropy ``(n,)`` of ``targets`` after hidden states ``(n, hidden_size)``, in parts where that is worth it."""
-        if self.wants(len(targets)):
+        if not self.wants(len(targets)):
+            return self._logits_and_losses(hidden, targets)
+        head = self._model.get_output_embeddings()
+        weight = None if self._acted_on else frozen_weight(head)
+        if weight is None or not (torch.is_grad_enabled() and hidden.requires_grad):
             return self._in_parts(hidden, targets)
-        return self._logits_and_losses(hidden, targets)
+        return head_losses(hidden, weight, head.bias, targets, self._tokens(TIMES_ON_GPU if hidden.is_cuda else 1))
+
+    def _tokens(self, times: int = 1) -> int:
+        """How many tokens a part has; many are a multiple of what a GPU's product of matrices takes at once."""
+        most = max(1, times * PART // self._vocabulary)
+        return most - most % 128 if most > 128 and times > 1 else most
 
     def _before_head(
         self, forward: Callable[[], Tensor], positions: Tensor, chosen: Callable[[Tensor], Tensor]
@@ -160,7 +178,7 @@ class HeadInParts:
         return seen.hidden
 
     def _in_parts(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        size = max(1, PART // self._vocabulary)
+        size = self._tokens()
         return torch.cat(
             [self._part(*pair) for pair in zip(torch.split(hidden, size), torch.split(targets, size), strict=True)]
         )

@@ -34,6 +34,7 @@ __all__ = [
     "expected_tensors",
     "flatten",
     "load_layers",
+    "load_state",
     "lower",
     "make_resident",
     "plan_of_layers",
@@ -84,6 +85,12 @@ def expected_tensors(
 def flatten(layers: Mapping[str, nn.Module] | nn.ModuleDict) -> dict[str, Tensor]:
     """The state of all layers by ``"<site>.<name in the layer>"``."""
     return {f"{site}.{name}": tensor for site, layer in layers.items() for name, tensor in layer.state_dict().items()}
+
+
+def load_state(layers: nn.ModuleDict, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of :func:`flatten`: copy the state of all layers into them."""
+    for site, layer in layers.items():
+        layer.load_state_dict({name: tensors[f"{site}.{name}"] for name in layer.state_dict()})
 
 
 def make_resident(registry: Registry, adapter: Adapter, sites: Sequence[Site], model: nn.Module) -> Resident:

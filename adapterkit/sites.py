@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["ALL_LINEAR", "INPUT", "SHARED", "Site", "find_sites", "match", "pattern_value", "shorten", "targeted"]
+__all__ = ["ALL_LINEAR", "INPUT", "SHARED", "Site", "find_sites", "frozen_weight", "match", "pattern_value", "shorten", "targeted"]
 
 ALL_LINEAR = "all-linear"
 INPUT = "input"
@@ -67,6 +67,11 @@ class Site:
     def is_quantized(self) -> bool:
         """Whether the weight is stored as whole numbers and has to be computed."""
         return any(not parameter.is_floating_point() for parameter in self.parameters.values())
+
+    @property
+    def frozen_weight(self) -> Tensor | None:
+        """See :func:`frozen_weight`."""
+        return frozen_weight(self.module)
 
     def dense_weight(self) -> Tensor:
         """The weight as ``(out_features, in_features)`` in floating point, computed where it is quantized."""
@@ -146,6 +151,20 @@ def _is_linear(module: nn.Linear) -> bool:
 def _is_table(module: nn.Embedding) -> bool:
     """Whether it looks up the ids that it is given; OPT's positions are counted from a mask, and others normalize the rows."""
     return type(module).forward is nn.Embedding.forward or hasattr(module, "embed_scale")
+
+
+def frozen_weight(module: nn.Module) -> Tensor | None:
+    """The weight ``(out_features, in_features)`` of a module that multiplies by it and adds a bias, and nothing more; else None.
+
+    What such a module does may be computed elsewhere in its place: its weight is not trained, quantized, spread over devices or
+    kept on another one, and no hook but a site's own sees what goes into it or comes out.
+    """
+    weight = module._parameters.get("weight")  # noqa: SLF001
+    hooks = (module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)  # noqa: SLF001
+    plain = type(module).forward is nn.Linear.forward and "forward" not in vars(module) and not any(hooks)
+    if not plain or len(module._forward_hooks) > 1 or type(weight) is not nn.Parameter:  # noqa: SLF001
+        return None
+    return None if any(one.requires_grad for one in module.parameters()) else weight.detach()
 
 
 def dequantize(module: Any) -> Tensor:

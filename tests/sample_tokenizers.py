@@ -66,6 +66,48 @@ THINKING_PROMPT = (
     "{% else %}{{ '<|assistant|>' + m['content'].split('</think>')[-1] + eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|><think>\n' }}{% endif %}"
 )
+# As Qwen2.5: tools in the system's turn, calls as JSON between marks, answers of tools in a turn of the user
+TOOLS_CHATML = """{%- if tools %}{{ '<|im_start|>system\\n' }}
+{%- if messages[0].role == 'system' %}{{ messages[0].content + '\\n\\n' }}{% endif %}{{ '# Tools\\n<tools>' }}
+{%- for tool in tools %}{{ '\\n' }}{{ tool | tojson }}{% endfor %}{{ '\\n</tools><|im_end|>\\n' }}
+{%- elif messages[0].role == 'system' %}{{ '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}{% endif %}
+{%- for m in messages %}
+{%- if m.role == 'user' or (m.role == 'assistant' and not m.tool_calls) %}
+{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}
+{%- elif m.role == 'assistant' %}{{ '<|im_start|>assistant' }}
+{%- if m.content %}{{ '\\n' + m.content }}{% endif %}
+{%- for call in m.tool_calls %}{% set call = call.function if call.function is defined else call %}
+{{- '\\n<tool_call>\\n{"name": "' + call.name + '", "arguments": ' }}{{ call.arguments | tojson }}{{ '}\\n</tool_call>' }}
+{%- endfor %}{{ '<|im_end|>\\n' }}
+{%- elif m.role == 'tool' %}
+{%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{ '<|im_start|>user' }}{% endif %}
+{{- '\\n<tool_response>\\n' + m.content + '\\n</tool_response>' }}
+{%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{ '<|im_end|>\\n' }}{% endif %}
+{%- endif %}{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+# As Llama 3.1: tools in the first question, one call a turn, and what a tool answers as JSON
+TOOLS_LLAMA3 = """{{- bos_token }}{%- set ns = namespace(told=tools is not defined or not tools) %}
+{%- for m in messages %}
+{%- if m.role == 'user' and not ns.told %}{% set ns.told = true %}
+{{- '<|start_header_id|>user<|end_header_id|>\\n\\nHere are some functions.\\n\\n' }}
+{%- for tool in tools %}{{ tool | tojson(indent=4) }}{{ '\\n\\n' }}{% endfor %}{{ m.content | trim + '<|eot_id|>' }}
+{%- elif m.tool_calls %}
+{%- if m.tool_calls | length != 1 %}{{ raise_exception('This model only supports single tool-calls at once!') }}{% endif %}
+{%- set call = m.tool_calls[0].function %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{{- '{"name": "' + call.name + '", "parameters": ' }}{{ call.arguments | tojson }}{{ '}<|eot_id|>' }}
+{%- elif m.role == 'tool' %}{{ '<|start_header_id|>ipython<|end_header_id|>\\n\\n' }}{{ m.content | tojson }}{{ '<|eot_id|>' }}
+{%- else %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content | trim + '<|eot_id|>' }}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"""
+# As DeepSeek: arguments are text already, and a call ends in special tokens of its own
+TOOLS_AS_TEXT = """{{- bos_token }}{% for tool in tools or [] %}{{ tool | tojson + '\\n' }}{% endfor %}
+{%- for m in messages %}
+{%- if m.role == 'user' %}{{ '<|user|>' + m.content }}
+{%- elif m.role == 'tool' %}{{ '<|output|>' + m.content }}
+{%- elif m.tool_calls %}{{ '<|assistant|>' + m.content }}{% for call in m.tool_calls %}
+{{- '<|call|>' + call.function.name + '\\n' + call.function.arguments + '<|end_call|>' }}{% endfor %}{{ eos_token }}
+{%- else %}{{ '<|assistant|>' + m.content + eos_token }}{% endif %}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"""
 
 
 def turns(*contents, system=None, train=True):
@@ -136,6 +178,18 @@ class SlowTokenizer(PreTrainedTokenizer):
         return "".join(tokens)
 
 
+LLAMA3_TOKENS = {
+    "special": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "bos_token": "<|begin_of_text|>",
+    "eos_token": "<|end_of_text|>",
+}
+TOOL_TOKENIZERS = {
+    "chatml": lambda: example_tokenizer(TOOLS_CHATML),
+    "llama3": lambda: example_tokenizer(TOOLS_LLAMA3, **LLAMA3_TOKENS),
+    "as-text": lambda: example_tokenizer(
+        TOOLS_AS_TEXT, ("<|user|>", "<|assistant|>", "<|output|>", "<|call|>", "<|end_call|>"), bos_token="<s>"
+    ),
+}
 CHAT_TOKENIZERS = {
     "base": example_tokenizer,
     "chatml": lambda: example_tokenizer(CHATML),

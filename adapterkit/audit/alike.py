@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .counting import counted
 from .findings import Finding, Shown, severity_of
 from .items import normalised
 from .near import Alike, drawn
@@ -25,12 +26,11 @@ def near_duplicates(
     quoting: Quoting,
     *,
     label_like: bool,
-    tell: Callable[[int], None],
 ) -> list[Finding]:
     """Rows of ``items`` that are nearly the same, and rows of ``held_out`` that are nearly one of these.
 
     Where completions are labels, prompts are compared, as a shared label says nothing; else whole rows. What is the same but for
-    white space and case is left to the search for exact duplicates. ``tell`` is given the number of rows looked at.
+    white space and case is left to the search for exact duplicates.
 
     Raises:
         MissingLibraryError: datasketch is not installed.
@@ -42,20 +42,24 @@ def near_duplicates(
     index = Alike(text_of, options.near_duplicates, options.seed)
     distinct = _distinct(items, text_of)
     looked_at = drawn(list(distinct.values()), options.near_rows, options.seed)
-    for number, item in enumerate(looked_at, 1):
+    for item in counted("looking for near duplicates", looked_at):
         index.add(item)
-        tell(number)
-    note = f" Only {len(looked_at):,} of {len(distinct):,} different rows were compared." * (len(looked_at) < len(distinct))
+    note = f" Only {len(looked_at):,} of {len(distinct):,} different rows were compared." * (
+        len(looked_at) < len(distinct)
+    )
     others = [item for text, item in _distinct(held_out, text_of).items() if text not in distinct]
-    return _within(index, len(looked_at), options, quoting, note) + _between(index, others, len(held_out), quoting, note)
+    return _within(index, len(looked_at), options, quoting, note) + _between(
+        index, others, len(held_out), quoting, note
+    )
 
 
 def _within(index: Alike[Item], rows: int, options: AuditOptions, quoting: Quoting, note: str) -> list[Finding]:
-    found = sorted((group for group in index.groups if group.others), key=lambda group: -len(group.others))
+    found = [group for group in index.groups if group.others]
     if not found:
         return []
     pairs = [(group.first, other) for group in found for other in group.others]
-    torn = sum(normalised(first.completion) != normalised(other.completion) for first, other in pairs)
+    torn = sum(_differ(*pair) for pair in pairs)
+    found.sort(key=lambda group: (-any(_differ(group.first, other) for other in group.others), -len(group.others)))
     share = len(pairs) / rows
     return [
         Finding(
@@ -73,10 +77,12 @@ def _within(index: Alike[Item], rows: int, options: AuditOptions, quoting: Quoti
     ]
 
 
-def _between(
-    index: Alike[Item], held_out: Sequence[Item], rows: int, quoting: Quoting, note: str
-) -> list[Finding]:
-    pairs = [(item, group.first) for item in held_out if (group := index.find(item))]
+def _between(index: Alike[Item], held_out: Sequence[Item], rows: int, quoting: Quoting, note: str) -> list[Finding]:
+    pairs = [
+        (item, group.first)
+        for item in counted("comparing with evaluation rows", held_out)
+        if (group := index.find(item))
+    ]
     if not pairs:
         return []
     share = len(pairs) / rows
@@ -103,5 +109,11 @@ def _distinct(items: Sequence[Item], text_of: Callable[[Item], str]) -> dict[str
     return found
 
 
+def _differ(one: Item, other: Item) -> bool:
+    return normalised(one.completion) != normalised(other.completion)
+
+
 def _pair(first: Item, others: Sequence[Item], quoting: Quoting) -> Shown:
-    return quoting.rows([first, *others], others[0].prompt or others[0].completion)
+    other = next((one for one in others if _differ(first, one)), others[0])
+    answers = f" ({first.completion} / {other.completion})" if first.prompt and _differ(first, other) else ""
+    return quoting.rows([first, *others], f"{other.prompt or other.completion}{answers}")

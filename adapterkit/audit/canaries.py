@@ -93,7 +93,9 @@ def plant_canaries(
         ConfigError: ``count`` or ``repeats`` is less than 1.
         DataError: The rows cannot be read, or have a format into which no question and answer can be put.
     """
-    problems = [f"{name}: must be >= 1: {value}" for name, value in (("count", count), ("repeats", repeats)) if value < 1]
+    problems = [
+        f"{name}: must be >= 1: {value}" for name, value in (("count", count), ("repeats", repeats)) if value < 1
+    ]
     if problems:
         raise ConfigError("options of plant_canaries do not fit", problems)
     read = read_rows(rows)
@@ -105,7 +107,9 @@ def plant_canaries(
     numbers = stream.sample(range(1000, 100_000), count)
     shape, raw = _shape(read[0].cells, chosen, dict(columns or {}), registry)
     canaries = tuple(
-        Canary(prompt=f"What is the passphrase of file {number}?", secret=random_secret(stream), repeats=repeats, raw=raw)
+        Canary(
+            prompt=f"What is the passphrase of file {number}?", secret=random_secret(stream), repeats=repeats, raw=raw
+        )
         for number in numbers
     )
     planted = [dict(row.cells) for row in read]
@@ -133,9 +137,12 @@ def read_canaries(path: str | os.PathLike[str]) -> tuple[Canary, ...]:
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read canaries from {name!r}: {error}") from error
     if not isinstance(value, dict) or value.get("schema") != SCHEMA or not isinstance(value.get("canaries"), list):
-        raise DataError(f"{name!r} holds no canaries: it must be a file that `adapterkit audit --plant` wrote beside the rows")
-    return tuple(from_dict(Canary, one, what=f"canary {number} of {name!r}") for number, one in enumerate(value["canaries"], 1))
-
+        raise DataError(
+            f"{name!r} holds no canaries: it must be a file that `adapterkit audit --plant` wrote beside the rows"
+        )
+    return tuple(
+        from_dict(Canary, one, what=f"canary {number} of {name!r}") for number, one in enumerate(value["canaries"], 1)
+    )
 
 
 def _said(role: str, text: str, *, sharegpt: bool = False) -> dict[str, str]:

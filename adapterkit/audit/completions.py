@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from .findings import Finding, severity_of
+from .findings import Finding, Shown, severity_of
 from .items import normalised
 
 if TYPE_CHECKING:
@@ -18,7 +18,26 @@ if TYPE_CHECKING:
 
 __all__ = ["cut_off", "placeholders", "unusable_rows"]
 
-PLACEHOLDERS = {"-", "--", "—", ".", "...", "…", "?", "n/a", "na", "nan", "none", "null", "nil", "todo", "tbd", "undefined", "[]", "{}"}
+PLACEHOLDERS = {
+    "-",
+    "--",
+    "—",
+    ".",
+    "...",
+    "…",
+    "?",
+    "n/a",
+    "na",
+    "nan",
+    "none",
+    "null",
+    "nil",
+    "todo",
+    "tbd",
+    "undefined",
+    "[]",
+    "{}",
+}
 SENTENCE_WORDS = 8
 """A completion of fewer words may well have no end punctuation."""
 FEWEST = 20
@@ -30,12 +49,10 @@ ENDS = tuple(".!?…。！？।؟:;)]}>\"'”’»」』`*_~|")
 
 def unusable_rows(unusable: Sequence[Unusable], rows: int, quoting: Quoting) -> list[Finding]:
     """Rows that do not have the format, or that the tokenizer cannot use, each with its reason."""
-    from .findings import Shown
-
     if not unusable:
         return []
     share = len(unusable) / rows
-    reasons = Counter(quoting.text(one.reason) or "see the places below" for one in unusable)
+    reasons = Counter(quoting.reason(one.reason) for one in unusable)
     return [
         Finding(
             name="unusable-rows",
@@ -44,7 +61,7 @@ def unusable_rows(unusable: Sequence[Unusable], rows: int, quoting: Quoting) -> 
             share=share,
             explanation=f"{len(unusable):,} rows cannot be trained on: mend them, or take them out.",
             counts=dict(reasons.most_common(10)),
-            examples=tuple(Shown((one.where,), "", quoting.text(one.reason)) for one in unusable[: quoting.most]),
+            examples=tuple(Shown((one.where,), "", quoting.reason(one.reason)) for one in unusable[: quoting.most]),
         )
     ]
 
@@ -62,7 +79,8 @@ def placeholders(items: Sequence[Item], quoting: Quoting) -> list[Finding]:
             count=len(hollow),
             share=share,
             explanation=(
-                f"{len(hollow):,} completions are as good as empty: the model would learn to say so. Fill them, or take the rows out."
+                f"{len(hollow):,} completions are as good as empty: the model would learn to say so. Fill them, or take the rows "
+                "out."
             ),
             counts=dict(Counter(normalised(item.completion) for item in hollow).most_common(10)),
             examples=quoting.each(hollow, lambda item: f"answers {item.completion.strip()!r}"),
@@ -76,7 +94,7 @@ def cut_off(items: Sequence[Item], quoting: Quoting) -> list[Finding]:
     open_ended = [item for item in long if not _ends(item.completion.rstrip())]
     if not open_ended or len(long) < FEWEST or len(open_ended) > (1 - USUAL) * len(long):
         return []
-    share = len(open_ended) / len(items)
+    share, ended = len(open_ended) / len(items), 1 - len(open_ended) / len(long)
     return [
         Finding(
             name="maybe-cut-off",
@@ -84,8 +102,8 @@ def cut_off(items: Sequence[Item], quoting: Quoting) -> list[Finding]:
             count=len(open_ended),
             share=share,
             explanation=(
-                f"{len(open_ended):,} completions end without punctuation, which {1 - len(open_ended) / len(long):.0%} of completions of "
-                "that length have: they may be cut off, and the model would learn to stop in mid-sentence. This is a guess; look at them."
+                f"{len(open_ended):,} completions end without punctuation, which {ended:.0%} of their length have: they may be "
+                "cut off, and the model would learn to stop in mid-sentence. This is a guess: look at them."
             ),
             examples=quoting.each(open_ended, lambda item: f"ends with “{item.completion.rstrip()[-40:]}”"),
         )

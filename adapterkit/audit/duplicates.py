@@ -74,14 +74,14 @@ def conflicts(items: Sequence[Item], quoting: Quoting, *, label_like: bool) -> l
     ]
 
 
-def exact_overlap(items: Sequence[Item], held_out: Sequence[Item], quoting: Quoting) -> tuple[list[Finding], set[str]]:
-    """Held-out rows whose prompt, or raw text, is a training row's; with the places of these rows."""
+def exact_overlap(items: Sequence[Item], held_out: Sequence[Item], quoting: Quoting) -> list[Finding]:
+    """Held-out rows whose prompt, or raw text, is a training row's."""
     first: dict[str, Item] = {}
     for item in items:
         first.setdefault(_asked(item), item)
     seen = [item for item in held_out if _asked(item) in first]
     if not seen:
-        return [], set()
+        return []
     share = len(seen) / len(held_out)
     return [
         Finding(
@@ -95,7 +95,7 @@ def exact_overlap(items: Sequence[Item], held_out: Sequence[Item], quoting: Quot
             ),
             examples=tuple(quoting.rows([item, first[_asked(item)]]) for item in seen[: quoting.most]),
         )
-    ], {item.where for item in seen}
+    ]
 
 
 def _asked(item: Item) -> str:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 import attrs
 
 from adapterkit.contracts import Example
-from adapterkit.data.dataset import Unusable
 from adapterkit.data.rendering import Renderer
+from adapterkit.data.reports import Unusable
+from adapterkit.errors import DataError
 
+from .counting import counting
 from .findings import Finding, severity_of
 from .lengths import histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from .findings import Histogram
@@ -108,16 +110,17 @@ class Encoding:
         ]
 
 
-def encode(items: Sequence[Item], tokenizer: Any, options: AuditOptions, tell: Callable[[int], None]) -> Encoding:
-    """Encode rows as training does; ``tell`` is given the number of rows done."""
+def encode(items: Sequence[Item], tokenizer: Any, options: AuditOptions) -> Encoding:
+    """Encode rows as training does."""
     seen = Encoding()
     whole, cut = Renderer(tokenizer, UNCUT), Renderer(tokenizer, options.max_length)
     stops = set(cut.stop_ids())
-    for start in range(0, len(items), TOGETHER):
-        part = items[start : start + TOGETHER]
-        for item, one in zip(part, whole.encode_all(item.record for item in part), strict=True):
-            _note(seen, item, one, cut, options.max_length, stops)
-        tell(start + len(part))
+    with counting("encoding", len(items)) as more:
+        for start in range(0, len(items), TOGETHER):
+            part = items[start : start + TOGETHER]
+            for item, one in zip(part, whole.encode_all([item.record for item in part]), strict=True):
+                _note(seen, item, one, cut, options.max_length, stops)
+            more(len(part))
     return seen
 
 
@@ -130,11 +133,12 @@ def _note(
     trained = _trained(whole)
     seen.prompts.append(len(whole.input_ids) - len(trained))
     seen.completions.append(len(trained))
-    one: Example | Exception = whole
+    one = whole
     if len(whole.input_ids) > max_length:
-        (one,) = cut.encode_all([item.record])
-        if not isinstance(one, Example):
-            seen.unusable.append(Unusable(item.where, str(one)))
+        try:
+            one = cut.encode(item.record)
+        except DataError as error:
+            seen.unusable.append(Unusable(item.where, str(error)))
             return
         seen.cut.append((item, one.truncated, len(trained) - len(_trained(one))))
     if _trained(one)[-1] not in stops:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
+
+from adapterkit.config import to_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["SCHEMA", "Audit", "Finding", "Histogram", "Label", "Severity", "Shown", "severity_of"]
 
@@ -136,7 +140,7 @@ class Audit:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values; ``schema`` changes when a field changes its meaning."""
-        return {"schema": SCHEMA, **attrs.asdict(self, retain_collection_types=False)}
+        return {"schema": SCHEMA, **to_dict(self)}
 
     def html(self) -> str:
         """A page that stands alone: it fetches nothing."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from adapterkit.contracts import Conversation, Preference
-from adapterkit.data.dataset import Unusable
-from adapterkit.data.formats import detect, to_records
-from adapterkit.data.reading import read_rows
+from adapterkit.data.formats import applies, detect, to_records
+from adapterkit.data.progress import progress
+from adapterkit.data.reading import iter_rows
+from adapterkit.data.reports import Unusable
+from adapterkit.data.training import sources_of
 from adapterkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -78,26 +81,19 @@ def load(
     Raises:
         DataError: The source cannot be read, or no format fits its first row.
     """
-    rows = read_rows(source)
-    if format is None:
-        chosen = detect(rows[0].cells, registry.formats(), columns)
-        if chosen is None:
-            to_records(rows[:_TOGETHER], registry, columns)  # says what would have worked
-            raise DataError(f"{rows[0].where}: no data format fits")
-        format = chosen.name  # noqa: A001
     items = Items([], [])
-    for start in range(0, len(rows), _TOGETHER):
-        _convert(rows[start : start + _TOGETHER], registry, columns, format, items)
-    if not items.usable:
-        to_records(rows, registry, columns, format)
+    sources = sources_of(source)
+    for one in sources:
+        _load(one.data, registry, columns, format, items, loose=len(sources) > 1)
     return items
 
 
 def source_name(source: Any) -> str:
     """What reports call the data; folders are left out, as they are nobody's business."""
     if isinstance(source, (str, os.PathLike)):
-        return os.path.basename(os.fspath(source))  # noqa: PTH119 - a name that may be a URL
-    return type(source).__name__
+        return os.fspath(source).replace("\\", "/").rstrip("/").rpartition("/")[2]
+    named = [one.data for one in sources_of(source) if isinstance(one.data, (str, os.PathLike))]
+    return ", ".join(map(source_name, named)) or type(source).__name__
 
 
 def normalised(text: str) -> str:
@@ -105,25 +101,61 @@ def normalised(text: str) -> str:
     return _SPACE.sub(" ", text).strip().casefold()
 
 
+def _load(
+    source: Any,
+    registry: Registry,
+    columns: Mapping[str, str] | None,
+    name: str | None,
+    items: Items,
+    *,
+    loose: bool,
+) -> None:
+    with progress(f"reading {source_name(source)}") as state:
+        rows = iter_rows(source, state.tell)
+        chunk = list(islice(rows, _TOGETHER))
+        if loose and not applies(chunk[0].cells, registry, columns, name):
+            columns = name = None
+        if name is None:
+            chosen = detect(chunk[0].cells, registry.formats(), columns)
+            if chosen is None:
+                to_records(chunk, registry, columns)  # raises, and says what would have worked
+                raise DataError(f"{chunk[0].where}: no data format fits")
+            name = chosen.name
+        first, usable = chunk, len(items.usable)
+        while chunk:
+            _convert(chunk, registry, columns, name, items)
+            state.count(len(chunk))
+            chunk = list(islice(rows, _TOGETHER))
+    if len(items.usable) == usable:
+        to_records(first, registry, columns, name)  # raises likewise: there is nothing to look through
+
+
 def _convert(
     rows: Sequence[Row], registry: Registry, columns: Mapping[str, str] | None, name: str, items: Items
 ) -> None:
     """Add rows, all at once where all are usable, else one by one."""
     try:
-        items.usable.extend(_item(record, where) for record, where in to_records(rows, registry, columns, name))
+        items.usable.extend([_item(record, where) for record, where in to_records(rows, registry, columns, name)])
     except DataError as error:
         if len(rows) == 1:
-            reason = str(error).splitlines()[-1].strip().removeprefix("- ")
-            items.unusable.append(Unusable(rows[0].where, reason.removeprefix(f"{rows[0].where}: ")))
+            items.unusable.append(Unusable(rows[0].where, _reason(error, rows[0].where)))
             return
         for row in rows:
             _convert([row], registry, columns, name, items)
 
 
+def _reason(error: DataError, where: str) -> str:
+    """What is wrong with the one row that an error is about."""
+    text = str(error).partition("\n  - ")[2] or str(error)
+    return text.partition("\nSay which column")[0].removeprefix(f"{where}: ")
+
+
 def _item(record: Record, where: str) -> Item:
     if isinstance(record, Preference):
         rejected = "\n".join(map(_said, record.rejected))
-        return _turns(where, (*record.prompt, *record.chosen), "\n".join(filter(None, (rejected, record.tools))), record)
+        return _turns(
+            where, (*record.prompt, *record.chosen), "\n".join(filter(None, (rejected, record.tools))), record
+        )
     if isinstance(record, Conversation):
         return _turns(where, record.messages, record.tools, record)
     return Item(where, "", record.text, "", record)

@@ -44,6 +44,6 @@ def histogram(name: str, unit: str, lengths: Sequence[int]) -> Histogram:
 
 
 def _round_up(value: float) -> int:
-    """The next of 1, 2, 5, 10, 20, 50, …"""
-    power = 10 ** max(0, math.floor(math.log10(value)))
+    """The next round number: 1, 2, 5, 10, 20, 50 and so on."""
+    power: int = 10 ** max(0, math.floor(math.log10(value)))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= value)

@@ -31,17 +31,16 @@ def row_losses(
     adapter: Adapter | None,
     examples: Sequence[Example],
     batch_size: int,
-    tell: Callable[[int], None] = lambda _: None,
+    more: Callable[[int], None] = lambda _: None,
 ) -> list[float]:
     """The negative log-likelihood of each row's trained tokens, in nats, summed over the row.
 
-    Computed at the trained tokens only, as in training; ``tell`` is given the number of rows done.
+    Computed at the trained tokens only, as in training; ``more`` is given the number of rows of each batch.
     """
     check_known(base.model, *(one.input_ids for one in examples))
     forward = BaseForward(base.model)
     padded = functools.partial(collate, pad_id=pad_id(base.tokenizer), device=base.device)
     losses = [0.0] * len(examples)
-    done = 0
     with base.using(adapter):
         (prefix,), (virtual,) = base.room(1)
         for rows in passes([len(one.input_ids) for one in examples], batch_size):
@@ -53,6 +52,5 @@ def row_losses(
             total.index_add_(0, positions.nonzero()[:, 0], found.double())
             for row, loss in zip(rows, total.tolist(), strict=True):
                 losses[row] = loss
-            done += len(rows)
-            tell(done)
+            more(len(rows))
     return losses

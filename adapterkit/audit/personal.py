@@ -1,4 +1,4 @@
-"""Personal data by its form: what has a check digit, a valid range or a plan of numbers is checked, so that little is found in vain.
+"""Personal data by its form: what has a check digit, a valid range or a plan of numbers is checked, and little is found in vain.
 
 Phone numbers are found by phonenumbers (Google's libphonenumber), card numbers, IBANs and US social security numbers checked by
 python-stdnum. Names, addresses and dates of birth have no form: nothing here finds them.

@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import attrs
 
 from .findings import Finding, Shown
-from .personal import GRAVE
+from .needs import MissingLibraryError, not_checked
+from .personal import GRAVE, PersonalData
+from .secrets import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from .findings import Severity
     from .items import Item
+    from .options import AuditOptions
     from .personal import Match
 
     Finder = Callable[[str], Iterable[Match]]
 
-__all__ = ["Sightings", "black_out", "personal_data", "secrets"]
+__all__ = ["Guard", "Sightings", "make_guard", "personal_data", "secrets"]
+
+MOST_HINTS = 10
+_LONG_NUMBER = re.compile(r"\d(?:[ .-]?\d){6,}")
+"""Not enough to be called a find, but an example is as good without it: a phone number that is written into a word, say."""
 
 
-def black_out(text: str, finders: Iterable[Finder]) -> str:
-    """``text`` with the kind of everything that is found in its place."""
-    for finder in finders:
-        for match in sorted(finder(text), key=lambda match: -match.start):
-            text = f"{text[: match.start]}[{match.kind}]{text[match.end :]}"
-    return text
+@attrs.frozen
+class Guard:
+    """What finds private things; None where its library is not installed."""
+
+    personal: Finder | None
+    secret: Finder | None
+
+    @property
+    def black_out(self) -> Callable[[str], str] | None:
+        """Puts the kind of everything that is private in its place; None where not all of it could be found."""
+        personal, secret = self.personal, self.secret
+        return None if personal is None or secret is None else lambda text: _black_out(text, (secret, personal))
+
+
+def make_guard(options: AuditOptions) -> tuple[Guard, list[Finding]]:
+    """A guard, and what is to be said of libraries that are not there."""
+    missing: list[Finding] = []
+    personal = secret = None
+    try:
+        personal = PersonalData(options.phone_regions).find
+    except MissingLibraryError as error:
+        missing.append(not_checked("personal data", error))
+    try:
+        secret = Secrets().find
+    except MissingLibraryError as error:
+        missing.append(not_checked("secrets", error))
+    return Guard(personal, secret), missing
 
 
 @attrs.define
@@ -58,7 +87,8 @@ class Sightings:
         self.counts.update(match.kind for match in found)
         if len(self.examples) < self.most:
             hints = [f"{match.kind} {text[match.start]}… ({match.end - match.start} characters)" for match in found]
-            self.examples.append(Shown((item.where,), "", "; ".join(hints[:10])))
+            more = f"; and {len(hints) - MOST_HINTS} more" * (len(hints) > MOST_HINTS)
+            self.examples.append(Shown((item.where,), "", "; ".join(hints[:MOST_HINTS]) + more))
 
 
 def personal_data(seen: Sightings, rows: int, regions: Sequence[str]) -> list[Finding]:
@@ -69,7 +99,7 @@ def personal_data(seen: Sightings, rows: int, regions: Sequence[str]) -> list[Fi
         "serious" if seen.counts.keys() & GRAVE else "warning",
         seen,
         rows,
-        "hold what seems to be personal data, which can come out again in answers: take it out, or put made-up values in its place. "
+        "what seems to be personal data, which can come out again in answers: take it out, or put made-up values in its place. "
         f"Names and addresses are not found by this; phone numbers without a country code are {scope}.",
     )
 
@@ -81,7 +111,7 @@ def secrets(seen: Sightings, rows: int) -> list[Finding]:
         "serious",
         seen,
         rows,
-        "hold what seems to be a key or a token: take it out, and have it revoked, as it lies in a file that many can read.",
+        "what seems to be a key or a token: take it out, and have it revoked, as it lies in a file that many can read.",
     )
 
 
@@ -94,8 +124,15 @@ def _finding(name: str, severity: Severity, seen: Sightings, rows: int, text: st
             severity=severity,
             count=seen.rows,
             share=seen.rows / rows,
-            explanation=f"{seen.rows:,} rows {text}",
+            explanation=f"{seen.rows:,} rows hold {text}",
             counts=dict(seen.counts.most_common()),
             examples=tuple(seen.examples),
         )
     ]
+
+
+def _black_out(text: str, finders: Iterable[Finder]) -> str:
+    for finder in finders:
+        for match in sorted(finder(text), key=lambda match: -match.start):
+            text = f"{text[: match.start]}[{match.kind}]{text[match.end :]}"
+    return _LONG_NUMBER.sub("[number]", text)

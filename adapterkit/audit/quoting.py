@@ -18,6 +18,7 @@ __all__ = ["Quoting", "shorten"]
 
 LONGEST = 160
 MOST_PLACES = 8
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?", re.DOTALL)
 _SPACE = re.compile(r"\s+")
 
 
@@ -36,6 +37,10 @@ class Quoting:
     def text(self, text: str) -> str:
         """The beginning of a text, on one line."""
         return shorten(self.black_out(text)) if self.black_out else ""
+
+    def reason(self, text: str) -> str:
+        """Why a row is refused; without what it quotes of the row where nobody can tell whether that is private."""
+        return self.text(text) or shorten(_QUOTED.sub("'…'", text))
 
     def rows(self, rows: Sequence[Item], note: str = "") -> Shown:
         """Rows that belong together, by the prompt of the first, or its text where it has none."""

@@ -1,8 +1,8 @@
 """Keys and tokens by the form that their issuers give them.
 
-The detectors are those of Yelp's detect-secrets, which are asked for the form alone: none of them calls an issuer to see whether a
-key is valid. Left out are its guesses by entropy and by keyword, which are made for source code: in prose, "my password is wrong" has
-no secret in it.
+The detectors are those of Yelp's detect-secrets, which are asked for the form alone: none of them calls an issuer to see whether
+a key is valid. Left out are its guesses by entropy and by keyword, which are made for source code: in prose, "my password is wrong"
+has no secret in it.
 """
 
 from __future__ import annotations

@@ -7,10 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from adapterkit.base import Base
-
-from .answer import BaseName, Device, Dtype, Revision  # noqa: TC001 - the same
-from .plugins import PluginFiles, registry_with
+from .opening import BaseName, Device, Dtype, Revision, open_base
+from .plugins import PluginFiles  # noqa: TC001 - the same
 
 __all__ = ["bake"]
 
@@ -26,6 +24,6 @@ def bake(
     plugin: PluginFiles = (),
 ) -> None:
     """Write a model of its own: the base with an adapter added to its weights, in --dtype."""
-    shared = Base(base, revision=revision, dtype=dtype, device=device, registry=registry_with(plugin))
+    shared = open_base(base, plugin, revision=revision, dtype=dtype, device=device)
     shared.bake(shared.load(adapter), output)
     print(output)

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "Train an adapter.",
     "generate": "Answer prompts.",
     "evaluate": "Score an adapter beside the base alone.",
+    "audit": "Look through training data, and for what an adapter has memorised of it.",
     "bake": "Write a model of its own: the base with an adapter added to its weights.",
     "check": "Hold a method to its contract, on tiny models that are built in memory.",
 }

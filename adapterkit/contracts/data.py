@@ -98,6 +98,8 @@ class DataFormat:
         matches: Whether a row has this shape; the first row decides for all. Formats are asked in order of ``priority``.
         convert: The row in canonical form. Raises ValueError with the reason when the row cannot be used.
         priority: Lower is asked first: a format that is recognised by a rarer field goes before a commoner one.
+        named: Fields that mean something of their own, such as ``("label",)``: where ``columns`` are given, the format is asked
+            only when they name one of these, and no error suggests it.
     """
 
     name: str
@@ -105,3 +107,4 @@ class DataFormat:
     matches: Callable[[Mapping[str, Any]], bool]
     convert: Callable[[Mapping[str, Any]], Record]
     priority: int = 100
+    named: tuple[str, ...] = ()

@@ -70,6 +70,8 @@ class TrainOptions:
     """Recompute activations in the backward pass: less memory, about a third more time."""
     activation_offload: bool = False
     """Keep what `gradient_checkpointing` recomputes from in the host's memory: less still, for long rows on an accelerator."""
+    use_fused_kernels: bool | None = None
+    """Compute norms, gated layers and rotary positions in one kernel each, in training alone; by default on GPUs with Triton."""
     eval_steps: int | None = attrs.field(default=None, validator=optional(ge(1)))
     """Measure the loss on held-out rows and on general text every so many steps, besides before the first step and at the end."""
     early_stopping_patience: int | None = attrs.field(default=None, validator=optional(ge(1)))

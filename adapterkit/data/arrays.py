@@ -60,7 +60,8 @@ class Elements:
     def _next(self) -> str:
         """The next character that is no whitespace; empty at the end of the file."""
         while True:
-            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr] - matches nothing at all as well
+            space = _SPACE.match(self._text, self._at)
+            self._at = space.end() if space else self._at
             if self._at < len(self._text):
                 return self._text[self._at]
             if not self._more():

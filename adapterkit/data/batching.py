@@ -64,7 +64,7 @@ def in_passes(rows: Sequence[int], lengths: Sequence[int], most: int | None) -> 
 
 
 def collate(examples: Sequence[Example], pad_id: int, device: torch.device | str | None = None) -> dict[str, Tensor]:
-    """A batch of shape ``(len(examples), longest)``: ``input_ids``, ``attention_mask`` and ``labels``.
+    """A batch of shape ``(len(examples), longest)``: ``input_ids``, ``attention_mask``, ``labels``; ``weights`` if a row has any.
 
     Rows are padded at the right. Padding is known by its place, never by its id: a pad token that is also the
     end-of-text token stays trained where it belongs to a row.
@@ -72,10 +72,15 @@ def collate(examples: Sequence[Example], pad_id: int, device: torch.device | str
     longest = max(len(example.input_ids) for example in examples)
     padding = [longest - len(example.input_ids) for example in examples]
     rows = list(zip(examples, padding, strict=True))
+    weights = {}
+    if any(one.weights is not None for one in examples):
+        weighed = [[*(one.weights or [1.0] * len(one.input_ids)), *[0.0] * pad] for one, pad in rows]
+        weights = {"weights": torch.tensor(weighed, device=device)}
     return {
         "input_ids": torch.tensor([[*one.input_ids, *[pad_id] * pad] for one, pad in rows], device=device),
         "attention_mask": torch.tensor([[1] * len(one.input_ids) + [0] * pad for one, pad in rows], device=device),
         "labels": torch.tensor([[*one.labels, *[IGNORED] * pad] for one, pad in rows], device=device),
+        **weights,
     }
 
 

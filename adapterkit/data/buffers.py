@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from array import array
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,14 +30,14 @@ class Buffer:
     """
 
     def __init__(self, kind: str) -> None:
-        self._held = array(kind)
+        self._held: array[Any] = array(kind)
         self._file: IO[bytes] | None = None
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
-    def extend(self, values: Iterable[float] | bytes) -> None:
+    def extend(self, values: Iterable[Any] | bytes) -> None:
         """Add numbers."""
         before = len(self._held)
         if isinstance(values, bytes):
@@ -56,7 +56,7 @@ class Buffer:
             whole.flags.writeable = False
             return whole
         self._spill()
-        return np.memmap(self._file, kind, mode="r")  # type: ignore[no-any-return]
+        return np.memmap(self._file, kind, mode="r")
 
     def _spill(self) -> None:
         try:

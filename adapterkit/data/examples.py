@@ -17,6 +17,8 @@ from .lengths import IGNORED
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from numpy.typing import NDArray
+
 __all__ = ["Examples", "ExamplesBuilder"]
 
 
@@ -82,7 +84,7 @@ class Examples(Sequence[Example]):
     def __repr__(self) -> str:
         return f"<{len(self)} examples>"
 
-    def pick(self, numbers: Sequence[int]) -> Examples:
+    def pick(self, numbers: Sequence[int] | NDArray[np.int64]) -> Examples:
         """The rows of these numbers, in this order."""
         return attrs.evolve(self, rows=self._rows[np.asarray(numbers, np.int64)])
 

@@ -105,7 +105,8 @@ def detect(
     """
     mapping = columns or {}
     for one in formats:
-        if set(mapping) <= set(one.fields) and one.matches(_view(row, one, mapping)):
+        asked = not mapping or not one.named or not mapping.keys().isdisjoint(one.named)
+        if asked and set(mapping) <= set(one.fields) and one.matches(_view(row, one, mapping)):
             return one
     return None
 
@@ -181,7 +182,7 @@ def _explain(rows: Sequence[Row], formats: Sequence[DataFormat], columns: Mappin
 def _working_call(rows: Sequence[Row], formats: Iterable[DataFormat]) -> str:
     """A ``columns=`` that was tried on the first row and works; empty when there is none."""
     ordered = _varied_first(rows)
-    for one in formats:
+    for one in (one for one in formats if not one.named):
         for count in range(1, min(len(one.fields), len(ordered)) + 1):
             columns = dict(zip(one.fields[:count], ordered, strict=False))
             if _works(rows[0].cells, one, columns):

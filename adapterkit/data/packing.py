@@ -42,6 +42,7 @@ def pack(
         ``input_ids``, ``labels`` and ``position_ids`` of shape ``(sequences, width)``, positions counted from each
         example's own start; and ``segment_mask`` of shape ``(sequences, 1, width, width)`` in ``dtype``, what is added to
         attention scores: 0 where a token may look, that is at its own example up to itself, and the lowest number elsewhere.
+        ``weights``, as long as the ids, if an example has any.
     """
     longest, total = max(map(_length, examples)), sum(map(_length, examples))
     shared = _share_out(examples, sequences or max(1, int(total / (ROOM * longest))))
@@ -51,7 +52,10 @@ def pack(
     causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
     seen = (segments[:, :, None] == segments[:, None, :]) & causal
     mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)
-    return {"input_ids": ids, "labels": labels, "position_ids": positions, "segment_mask": mask[:, None]}
+    batch = {"input_ids": ids, "labels": labels, "position_ids": positions, "segment_mask": mask[:, None]}
+    if any(one.weights is not None for one in examples):
+        batch["weights"] = torch.tensor([_weights(sequence, width) for sequence in shared], device=device)
+    return batch
 
 
 def _share_out(examples: Sequence[Example], count: int) -> list[list[Example]]:
@@ -67,6 +71,11 @@ def _share_out(examples: Sequence[Example], count: int) -> list[list[Example]]:
 
 def _length(example: Example) -> int:
     return len(example.input_ids)
+
+
+def _weights(sequence: Sequence[Example], width: int) -> list[float]:
+    weights = [weight for one in sequence for weight in one.weights or (1.0,) * len(one.input_ids)]
+    return weights + [0.0] * (width - len(weights))
 
 
 def _lay_out(sequence: Sequence[Example], width: int, pad_id: int) -> tuple[list[int], list[int], list[int], list[int]]:

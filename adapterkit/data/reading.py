@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import io
 import mmap
@@ -101,16 +100,16 @@ def _text_rows(path: Path, kind: str, raw: IO[bytes], *, packed: bool) -> Iterat
 
 
 def _text(raw: IO[bytes], *, packed: bool, newline: str) -> io.TextIOWrapper:
-    return io.TextIOWrapper(gzip.open(raw) if packed else raw, encoding="utf-8-sig", newline=newline)  # type: ignore[arg-type]
+    return io.TextIOWrapper(gzip.open(raw) if packed else raw, encoding="utf-8-sig", newline=newline)
 
 
 def _quoted(path: Path, *, packed: bool) -> bool:
     """What a first look at a whole tab-separated file says; it is not taken into memory, unless it is packed."""
     mark = len(b"\xef\xbb\xbf")
     if packed:
-        content = gzip.decompress(path.read_bytes())
-        return quoted_throughout(content, mark if content.startswith(b"\xef\xbb\xbf") else 0)
-    with path.open("rb") as file, contextlib.closing(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) as content:
+        whole = gzip.decompress(path.read_bytes())
+        return quoted_throughout(whole, mark if whole.startswith(b"\xef\xbb\xbf") else 0)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return quoted_throughout(content, mark if content[:mark] == b"\xef\xbb\xbf" else 0)
 
 

@@ -20,6 +20,8 @@ from .buffers import Buffer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
 __all__ = ["Records", "RecordsBuilder", "digest", "digest_of_lines", "line_of"]
 
 
@@ -33,9 +35,7 @@ def line_of(record: Record) -> bytes:
         return canonical_json(_plain(record)).encode() + b"\n"
     except UnicodeEncodeError as error:
         half = error.object[error.start]
-        raise DataError(
-            f"holds {half!a}, which is half of a character: the text was cut or decoded wrongly"
-        ) from error
+        raise DataError(f"holds {half!a}, which is half of a character: the text was cut or decoded wrongly") from error
 
 
 def digest(records: Iterable[Record]) -> str:
@@ -82,7 +82,7 @@ class Records(Sequence[Record]):
     def __repr__(self) -> str:
         return f"<{len(self)} records>"
 
-    def pick(self, numbers: Sequence[int]) -> Records:
+    def pick(self, numbers: Sequence[int] | NDArray[np.int64]) -> Records:
         """The records of these numbers, in this order."""
         return attrs.evolve(self, rows=self._rows[np.asarray(numbers, np.int64)])
 
@@ -127,15 +127,14 @@ _ALWAYS = {"role", "content", "train", "messages", "prompt", "chosen", "rejected
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
-    if not attrs.has(type(value)):
+    if isinstance(value, (str, float, int, type(None))):
         return value
-    fields = _fields(type(value))
-    kept = [(name, getattr(value, name), default) for name, default in fields]
+    kept = [(name, getattr(value, name), default) for name, default in _fields(value.__class__)]
     return {name: _plain(one) for name, one, default in kept if name in _ALWAYS or one != default}
 
 
 @functools.cache  # asked for each turn of each row
-def _fields(cls: type) -> Sequence[tuple[str, Any]]:
+def _fields(cls: type[Any]) -> Sequence[tuple[str, Any]]:
     return [(field.name, field.default) for field in attrs.fields(cls)]
 
 
@@ -143,6 +142,6 @@ def _record(plain: dict[str, Any]) -> Record:
     if "text" in plain:
         parts = plain.get("trained")
         return Text(plain["text"], None if parts is None else tuple((start, end) for start, end in parts))
-    turns = {name: tuple(Message(**one) for one in plain[name]) for name in plain if name in _ALWAYS}
+    turns: dict[str, Any] = {name: tuple(Message(**one) for one in plain[name]) for name in plain if name in _ALWAYS}
     rest = {name: value for name, value in plain.items() if name not in _ALWAYS}
     return Preference(**turns, **rest) if "chosen" in turns else Conversation(**turns, **rest)

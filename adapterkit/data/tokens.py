@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -52,7 +52,7 @@ def tokenize_all(tokenizer: Any, rendered: Sequence[Rendered]) -> list[Tokens | 
     """
     prompts = iter(tokenize(tokenizer, [one.text[: one.prompt] for one in rendered if one.prompt is not None]))
     expected = [next(prompts) if one.prompt is not None else None for one in rendered]
-    if not tokenizer.is_fast or any(one.pieces for one in rendered):
+    if not tokenizer.is_fast:
         wholes = tokenize(tokenizer, [one.text for one in rendered])
         return [_by_prefixes(tokenizer, *row) for row in zip(rendered, wholes, strict=True)]
     encoded = tokenizer(
@@ -65,6 +65,8 @@ def tokenize_all(tokenizer: Any, rendered: Sequence[Rendered]) -> list[Tokens | 
 def _by_offsets(
     tokenizer: Any, one: Rendered, ids: list[int], offsets: list[tuple[int, int]], prompt: list[int] | None
 ) -> Tokens | DataError:
+    if one.pieces:
+        return _by_pieces(tokenizer, one, ids)
     if one.raw:
         return Tokens(ids, ((0, len(ids)),))
     trained = _ranges(offsets, one.spans)
@@ -121,6 +123,8 @@ def _by_pieces(tokenizer: Any, one: Rendered, whole: list[int]) -> Tokens | Data
 
 def _by_prefixes(tokenizer: Any, one: Rendered, ids: list[int]) -> Tokens | DataError:
     """For tokenizers that cannot tell characters: every beginning of the text must be a beginning of its tokens."""
+    if one.pieces:
+        return _by_pieces(tokenizer, one, ids)
     if one.raw:
         return Tokens(ids, ((0, len(ids)),))
     edges = tokenize(tokenizer, [one.text[:edge] for span in one.spans for edge in span])

@@ -139,7 +139,9 @@ def _check_parts(message: Message, body: str, index: int) -> None:
         parts = [call["function"]["name"], *leaves(call["function"]["arguments"])]
         lost = next((part for part in parts if not any(form in bare for form in _forms(part))), None)
         if lost is not None:
-            raise DataError(f"the chat template does not write {lost!r} of the call in the assistant's turn {index + 1}")
+            raise DataError(
+                f"the chat template does not write {lost!r} of the call in the assistant's turn {index + 1}"
+            )
     if "".join(message.content.split()) not in bare:
         raise DataError(f"the chat template does not write what is said beside the call in turn {index + 1}")
 

@@ -1,5 +1,20 @@
-"""How good adapters are: losses, scores of answers, intervals and comparisons."""
+"""How good adapters are: losses, scores of answers with intervals, and comparisons."""
 
-from .scoring import EvaluateOptions, Evaluation, evaluate
+from .comparing import Comparison, Difference, compare
+from .marks import Marked, Marks, read_marks, sum_up
+from .result import Evaluation
+from .scoring import EvaluateOptions, ScoreOptions, evaluate
 
-__all__ = ["EvaluateOptions", "Evaluation", "evaluate"]
+__all__ = [
+    "Comparison",
+    "Difference",
+    "EvaluateOptions",
+    "Evaluation",
+    "Marked",
+    "Marks",
+    "ScoreOptions",
+    "compare",
+    "evaluate",
+    "read_marks",
+    "sum_up",
+]

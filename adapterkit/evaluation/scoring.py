@@ -3,43 +3,55 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from attrs.validators import ge, optional
+import numpy as np
+from attrs.validators import and_, ge, gt, lt, optional
 
 from adapterkit.adapter import Adapter
 from adapterkit.config import build_config
 from adapterkit.contracts import Text
 from adapterkit.data.batching import collate
-from adapterkit.data.dataset import answers, encode_rows
+from adapterkit.data.dataset import encode_rows
 from adapterkit.data.padding import check_known, pad_id
 from adapterkit.data.rendering import Renderer
 from adapterkit.errors import SelectionError
 from adapterkit.forward import BaseForward
 
-from .losses import mean_loss
+from .asking import asked, longest_answer, that_fit
+from .intervals import score_interval
+from .losses import row_losses
+from .measuring import Measured, choose, measure
+from .progress import progress
 from .reporting import say_what_was_lost
+from .result import Evaluation
+from .samples import Ratio, on_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from adapterkit.base import Base
-    from adapterkit.data.dataset import Encoded
+    from adapterkit.contracts import Metric
+    from adapterkit.data.dataset import Encoded, Unusable
 
-__all__ = ["EvaluateOptions", "Evaluation", "evaluate"]
+    from .asking import Asked
+    from .intervals import Interval
+    from .samples import Sampled
 
-ROOM = 4
-"""Tokens that an answer may have beyond the longest expected one, so that one that does not end is seen not to."""
+__all__ = ["EvaluateOptions", "ScoreOptions", "check_adapter", "evaluate", "prepare", "score_all"]
+
+logger = logging.getLogger("adapterkit")
 MOST_LOSS = 700.0
 """exp() of more is no float."""
+MOST_SHOWN = 5
 
 
 @attrs.frozen(kw_only=True)
-class EvaluateOptions:
-    """How to evaluate."""
+class ScoreOptions:
+    """How to score adapters on rows."""
 
     max_new_tokens: int | None = attrs.field(default=None, validator=optional(ge(1)))
     """The longest answer, in tokens; by default the longest expected one and a little more."""
@@ -47,35 +59,45 @@ class EvaluateOptions:
     """Longer rows are cut as in training."""
     batch_size: int = attrs.field(default=64, validator=ge(1))
     """Rows in one batch."""
+    tokens_per_pass: int | None = attrs.field(default=None, validator=optional(ge(1)))
+    """At most so many tokens in one pass of the loss; a longer row goes alone."""
+    metrics: tuple[str, ...] | None = None
+    """The metrics to compute; by default each that says something of the expected answers."""
+    confidence: float = attrs.field(default=0.95, validator=and_(gt(0.0), lt(1.0)))
+    """How often an interval is to hold the score on all rows of the kind."""
+    resamples: int = attrs.field(default=1000, validator=ge(0))
+    """Samples of the rows that intervals are made from; 0 for no intervals."""
+    seed: int = attrs.field(default=0, validator=ge(0))
+    """Governs the samples."""
+
+
+@attrs.frozen(kw_only=True)
+class EvaluateOptions(ScoreOptions):
+    """How to evaluate."""
+
     compare: bool = True
     """Score the base alone as well."""
 
 
 @attrs.frozen(eq=False)
-class Evaluation(Mapping[str, float]):
-    """Scores by name.
+class Task:
+    """What each adapter is asked.
 
     Attributes:
-        scores: ``loss`` and ``perplexity`` per trained token; ``accuracy``, ``f1`` and what else the metrics give, but for
-            raw text, which expects no answer.
-        rows: How many rows were scored.
-        predictions: The generated answers, in the order of the rows.
-        base: The scores of the base alone on the same rows; None when it was not asked for.
+        rows: Encoded, with their records.
+        asked: Those that are to be answered.
+        unanswered: Those that expect an answer but cannot be given one.
+        new: The longest answer, in tokens.
+        metrics: What is scored, and whether each must be.
+        options: Of the evaluation.
     """
 
-    scores: Mapping[str, float]
-    rows: int
-    predictions: Sequence[str] = attrs.field(repr=False)
-    base: Evaluation | None = None
-
-    def __getitem__(self, name: str) -> float:
-        return self.scores[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.scores)
-
-    def __len__(self) -> int:
-        return len(self.scores)
+    rows: Encoded
+    asked: Sequence[Asked]
+    unanswered: Sequence[Unusable]
+    new: int
+    metrics: tuple[tuple[Metric, ...], bool]
+    options: ScoreOptions
 
 
 def evaluate(
@@ -88,40 +110,132 @@ def evaluate(
     **options: Any,
 ) -> Evaluation:
     """See :meth:`adapterkit.Base.evaluate`."""
-    if adapter is not None and not isinstance(adapter, Adapter):
-        raise SelectionError(f"evaluate takes one adapter or None, not {adapter!r}")
+    check_adapter(adapter)
     chosen = build_config(EvaluateOptions, options, what="options of evaluate")
-    renderer = Renderer(base.tokenizer, chosen.max_length)
-    rows = encode_rows(data, renderer, base.registry, columns=columns, format=format)
+    contenders = {"adapter": adapter} if adapter is not None else {"base": None}
+    if chosen.compare:
+        contenders = {"base": None, **contenders}
+    found = score_all(base, prepare(base, data, contenders.values(), columns, format, chosen), contenders)
+    return attrs.evolve(found["adapter"], base=found.get("base")) if adapter is not None else found["base"]
+
+
+def check_adapter(adapter: Any, what: str = "evaluate") -> None:
+    """Refuse what is no single adapter.
+
+    Raises:
+        SelectionError: It is neither an adapter nor None.
+    """
+    if adapter is not None and not isinstance(adapter, Adapter):
+        raise SelectionError(f"{what} takes one adapter or None, not {adapter!r}")
+
+
+def prepare(
+    base: Base,
+    data: Any,
+    adapters: Iterable[Adapter | None],
+    columns: Mapping[str, str] | None,
+    format: str | None,  # noqa: A002 - the word that users know
+    options: ScoreOptions,
+) -> Task:
+    """The same rows and the same questions for all ``adapters``.
+
+    Raises:
+        DataError: The rows cannot be used.
+        UnknownNameError: A metric that is not there.
+    """
+    metrics = choose(base.registry, options.metrics)
+    rows = encode_rows(
+        data, Renderer(base.tokenizer, options.max_length), base.registry, columns=columns, format=format
+    )
     say_what_was_lost(rows.report)
     check_known(base.model, *(one.input_ids for one in rows.examples))
-    alone = _score(base, rows, None, chosen) if chosen.compare and adapter is not None else None
-    return attrs.evolve(_score(base, rows, adapter, chosen), base=alone)
+    asking = list(asked(rows.records))
+    silent = len(rows.examples) - len(asking)
+    if silent and not all(isinstance(record, Text) for record in rows.records):
+        logger.warning(
+            "%d of %d rows expect no answer in words: they count in the loss alone", silent, len(rows.examples)
+        )
+    if not asking:
+        return Task(rows, (), (), 0, metrics, options)
+    new = options.max_new_tokens or longest_answer(base, asking)
+    fitting, unfit = that_fit(base, asking, rows.examples, new, max(_virtual(base, one) for one in adapters))
+    for one in unfit[:MOST_SHOWN]:
+        logger.warning("%s: %s", one.where, one.reason)
+    if len(unfit) > MOST_SHOWN:
+        logger.warning("%d more rows are not answered", len(unfit) - MOST_SHOWN)
+    return Task(rows, fitting, unfit, new, metrics, options)
 
 
-def _score(base: Base, rows: Encoded, adapter: Adapter | None, options: EvaluateOptions) -> Evaluation:
-    loss = _loss(base, rows, adapter, options)
-    scores = {"loss": loss, "perplexity": math.exp(min(loss, MOST_LOSS))}
-    if all(isinstance(record, Text) for record in rows.records):  # raw text expects no answer
-        return Evaluation(scores, len(rows.examples), ())
-    prompts, expected = answers(rows.records)
-    new = options.max_new_tokens or _longest(base, expected) + ROOM
-    predictions = base.generate(prompts, adapter=adapter, max_new_tokens=new, batch_size=options.batch_size)
-    for metric in base.registry.metrics():
-        scores.update(metric.compute(predictions, expected))
-    return Evaluation(scores, len(rows.examples), predictions)
+def score_all(base: Base, task: Task, contenders: Mapping[str, Adapter | None]) -> dict[str, Evaluation]:
+    """Each adapter's losses, answers and scores, by name; with a progress bar on a terminal."""
+    with progress(list(contenders), len(task.rows.examples) + len(task.asked)) as done:
+        return {name: _score(base, task, one, functools.partial(done, name)) for name, one in contenders.items()}
 
 
-def _loss(base: Base, rows: Encoded, adapter: Adapter | None, options: EvaluateOptions) -> float:
-    sft = base.registry.objective("sft")
-    forward = BaseForward(base.model)
+def _score(base: Base, task: Task, adapter: Adapter | None, done: Callable[[int], None]) -> Evaluation:
+    options, rows = task.options, task.rows
+    losses = _losses(base, task, adapter, done)
+    tokens = [sum(label != -100 for label in one.labels[1:]) for one in rows.examples]
+    loss = Ratio(np.array(losses), np.array(tokens, dtype=float))
+    references = [one.expected for one in task.asked]
+    predictions: list[str] = []
+    measured = Measured({}, {})
+    if references:
+        predictions = base.generate(
+            [one.prompt for one in task.asked],
+            adapter=adapter,
+            max_new_tokens=task.new,
+            batch_size=options.batch_size,
+            progress=done,
+        )
+        metrics, wanted = task.metrics
+        measured = measure(metrics, predictions, references, wanted=wanted)
+    scores = {name: one.value for name, one in measured.scores.items()}
+    return Evaluation(
+        scores={"loss": loss.value, "perplexity": _perplexity(loss.value), **scores},
+        rows=len(rows.examples),
+        intervals={**_loss_intervals(loss, options), **_intervals(measured.scores, len(references), options)},
+        confidence=options.confidence,
+        details=measured.details,
+        prompts=[one.readable() for one in task.asked],
+        predictions=predictions,
+        references=references,
+        answered=[one.row for one in task.asked],
+        losses=losses,
+        tokens=tokens,
+        unanswered=task.unanswered,
+        report=rows.report,
+        sampled={"loss": loss, **measured.scores},
+    )
+
+
+def _losses(base: Base, task: Task, adapter: Adapter | None, done: Callable[[int], None]) -> list[float]:
     padded = functools.partial(collate, pad_id=pad_id(base.tokenizer), device=base.device)
     with base.using(adapter):
         (prefix,), (virtual,) = base.room(1)
-        examples = [one.after(prefix + virtual) for one in rows.examples]
-        return mean_loss(lambda batch: sft.loss(forward, batch), examples, options.batch_size, padded)
+        examples = [one.after(prefix + virtual) for one in task.rows.examples]
+        options = task.options
+        return row_losses(BaseForward(base.model), examples, options.batch_size, padded, options.tokens_per_pass, done)
 
 
-def _longest(base: Base, texts: Sequence[str]) -> int:
-    ids = base.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    return max(map(len, ids))
+def _perplexity(loss: float) -> float:
+    return math.exp(min(loss, MOST_LOSS))
+
+
+def _loss_intervals(loss: Ratio, options: ScoreOptions) -> dict[str, Interval]:
+    found = _intervals({"loss": loss}, len(loss.sums), options)
+    return {**found, "perplexity": tuple(map(_perplexity, found["loss"]))} if found else {}  # type: ignore[dict-item]
+
+
+def _intervals(scores: Mapping[str, Sampled], rows: int, options: ScoreOptions) -> dict[str, Interval]:
+    """The interval of each score; one row tells nothing of others."""
+    if rows < 2 or not options.resamples or not scores:
+        return {}
+    sampled = on_samples(scores, rows, options.resamples, options.seed)
+    return {name: score_interval(one, sampled[name], options.confidence) for name, one in scores.items()}
+
+
+def _virtual(base: Base, adapter: Adapter | None) -> int:
+    with base.using(adapter):
+        (prefix,), (virtual,) = base.room(1)
+    return len(prefix) + len(virtual)

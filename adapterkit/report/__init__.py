@@ -5,9 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .comparing import RunComparison, compare_runs
+from .page import run_page
+from .reading import read_run
+from .writing import write_page
+
 if TYPE_CHECKING:
     import os
 
-__all__ = ["compare_runs", "write_report"]
+__all__ = ["RunComparison", "compare_runs", "write_report"]
 
 REPORT = "report.html"
+
+
+def write_report(
+    folder: str | os.PathLike[str],
+    *,
+    path: str | os.PathLike[str] | None = None,
+    price_per_hour: float | None = None,
+) -> Path:
+    """Write the report of the run in ``folder``: one HTML file that fetches nothing, for a run in any state.
+
+    Args:
+        folder: The run's folder, the ``output`` of training.
+        path: Where to; by default ``report.html`` in the run's folder.
+        price_per_hour: What an hour of the machine costs, in any currency; the run's cost is then said in it.
+
+    Returns:
+        The path that was written.
+
+    Raises:
+        RunError: The folder is no run's, a file in it cannot be read, or the report cannot be written; an earlier report is
+            then as it was.
+    """
+    text = run_page(read_run(folder), price_per_hour)
+    return write_page(Path(folder) / REPORT if path is None else Path(path), text)

@@ -100,7 +100,14 @@ class Chart:
 
 
 def draw(
-    key: str, title: str, unit: str, lines: Sequence[Line], *, marks: Sequence[Mark] = (), small: bool = False
+    key: str,
+    title: str,
+    unit: str,
+    lines: Sequence[Line],
+    *,
+    marks: Sequence[Mark] = (),
+    small: bool = False,
+    linear: bool = False,
 ) -> Chart | None:
     """A chart of curves over the optimizer steps; None when there is nothing to draw."""
     lines = [attrs.evolve(line, points=thin(line.points)) for line in lines if line.points]
@@ -109,12 +116,12 @@ def draw(
     steps = [step for line in lines for step, _ in line.points]
     ticks = 4 if small else 6
     across = make_scale([min(0, *steps), max(steps)], ticks, steps=True)
-    up = make_scale([value for line in lines for _, value in line.points], 4 if small else 6)
+    up = make_scale([value for line in lines for _, value in line.points], ticks, linear=linear)
     table, shortened = _table(lines)
     return Chart(
         key=key,
         title=title,
-        unit=f"{unit}, logarithmic scale" if up.logarithmic else unit,
+        unit=f"{unit}, logarithmic, by step" if up.logarithmic else f"{unit}, by step",
         about=" ".join(_said(line) for line in lines if not line.faint),
         lines=tuple(_drawn(line, across, up) for line in lines),
         x=tuple((_percent(across.place(value)), label) for value, label in across.ticks),

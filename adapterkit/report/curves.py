@@ -30,12 +30,13 @@ def charts(run: RunFolder) -> tuple[Chart, ...]:
     marks = tuple(_marks(run))
     held_out = series(run.log, "eval_loss")
     loss = [*with_smoothing("training", series(run.log, "loss")), Line(name="held out", points=held_out.points, color=1)]
+    rate = series(run.log, "learning_rate")
     general = perplexity(series(run.log, "general_loss"))
     drawn = [
         draw("loss", "Loss", "nats per token", loss, marks=marks),
         draw("general", "Perplexity of general text", "per token", _line("general text", general, 2), small=True),
-        draw("rate", "Learning rate", "per step", _line("learning rate", series(run.log, "learning_rate"), 3), small=True),
-        draw("norm", "Gradient norm", "before it is scaled down", _noisy(run, "gradient norm", "grad_norm", 4), small=True),
+        draw("rate", "Learning rate", "at its largest", _line("learning rate", rate, 3), small=True, linear=True),
+        draw("norm", "Gradient norm", "before clipping", _noisy(run, "gradient norm", "grad_norm", 4), small=True),
         draw("speed", "Speed", "tokens per second", _noisy(run, "tokens per second", "tokens_per_second", 5), small=True),
     ]
     return tuple(chart for chart in drawn if chart is not None)

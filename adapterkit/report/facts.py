@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -73,21 +74,26 @@ def notes_on_data(run: RunFolder) -> Iterator[str]:
 
 def unusable(run: RunFolder) -> tuple[tuple[Reason, ...], int]:
     """The rows that were left out by reason, the most frequent first, and how many reasons are not shown."""
-    reasons = Counter(_short(row.get("reason", "no reason was written")) for row in run.unusable)
+    reasons: Counter[str] = Counter()
     places: dict[str, list[str]] = {}
     for row in run.unusable:
-        named = places.setdefault(_short(row.get("reason", "no reason was written")), [])
+        reason = _alike(row.get("reason", "no reason was written"))
+        reasons[reason] += 1
+        named = places.setdefault(reason, [])
         if len(named) < PLACES:
             named.append(_place(row))
     common = reasons.most_common(REASONS)
     return tuple(Reason(text, times, tuple(places[text])) for text, times in common), len(reasons) - len(common)
 
 
+def _alike(reason: Any) -> str:
+    """A reason without the numbers and quoted words that differ from row to row."""
+    return _short(re.sub(r"'[^']*'|\d+", "…", seen(reason)))
+
+
 def _place(row: Mapping[str, Any]) -> str:
-    if row.get("where"):
-        return _short(row["where"])
-    line = f", line {row['line']}" if "line" in row else ""
-    return _short(f"{row.get('file', 'a row')}{line}")
+    part = PARTS.get(row.get("data", ""), "") if isinstance(row.get("data"), str) else ""
+    return _short(row.get("where", "a row")) + (f" ({part})" if part and part != "training" else "")
 
 
 def provenance(run: RunFolder) -> Iterator[tuple[str, str, bool]]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .curves import charts, missing_curves
+from .details import matrices, tables
 from .examples import grouped
 from .facts import data_rows, loading, notes_on_data, provenance, settings, unusable
 from .numbers import count, duration, moment
 from .rendering import render
 from .scores import all_scores
+from .spans import place
 from .verdicts import cost, forgetting, gain, result
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def run_page(run: RunFolder, price_per_hour: float | None = None) -> str:
     """One self-contained HTML file."""
     groups, left_out = grouped(run.evaluation)
     reasons, more_reasons = unusable(run)
+    scores = all_scores(run.evaluation)
     return render(
         "run.html",
         title=f"{run.name}: training report",
@@ -47,8 +49,12 @@ def run_page(run: RunFolder, price_per_hour: float | None = None) -> str:
         verdicts=(gain(run), forgetting(run), cost(run, price_per_hour)),
         charts=charts(run),
         missing=tuple(missing_curves(run)),
-        scores=all_scores(run.evaluation),
+        scores=scores,
+        spans=[place(one.name, ((one.value, one.interval), (one.base, one.base_interval))) for one in scores],
         rows=(run.evaluation or {}).get("rows"),
+        confidence=(run.evaluation or {}).get("confidence"),
+        matrices=tuple(matrices(run.evaluation)),
+        tables=tuple(tables(run.evaluation)),
         groups=groups,
         left_out=left_out,
         data=data_rows(run),
@@ -94,6 +100,6 @@ def _audit(run: RunFolder) -> str | None:
     """The data audit's own part of the page."""
     if run.audit is None:
         return None
-    from adapterkit.audit.page import audit_section
+    from adapterkit.audit import audit_section
 
     return audit_section(run.audit)

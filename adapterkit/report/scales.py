@@ -42,19 +42,20 @@ class Scale:
         return (value - self.low) / (self.high - self.low)
 
 
-def make_scale(values: Sequence[float], ticks: int = 5, *, steps: bool = False) -> Scale:
+def make_scale(values: Sequence[float], ticks: int = 5, *, steps: bool = False, linear: bool = False) -> Scale:
     """An axis that shows all values.
 
     Args:
         values: Finite numbers, at least one.
         ticks: About how many labels.
         steps: Whole numbers from the first to the last, as on an axis of steps: no margin, no logarithm.
+        linear: No logarithm, however wide the range.
     """
     low, high = min(values), max(values)
     if steps:
         high = max(high, low + 1)
         return Scale(low, high, ticks=_linear_ticks(low, high, ticks, least=1.0))
-    if low > SMALLEST and high / low > SPREAD:
+    if not linear and low > SMALLEST and high / low > SPREAD:
         room = (high / low) ** MARGIN
         low, high = low / room, high * room
         return Scale(low, high, logarithmic=True, ticks=_logarithmic_ticks(low, high, ticks))

@@ -12,7 +12,7 @@ from .numbers import number, percent
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Score", "all_scores", "headline", "lower_is_better", "words"]
+__all__ = ["Score", "all_scores", "headline", "is_fraction", "lower_is_better", "words"]
 
 LOWER = ("loss", "perplexity")
 FRACTIONS = ("accuracy", "exact_match", "f1", "precision", "recall", "rouge", "json", "field")
@@ -67,7 +67,7 @@ class Score:
         if self.base is None:
             return ""
         difference = self.value - self.base
-        said = number(abs(100 * difference), 3) if is_fraction(self.name) else number(abs(difference))
+        said = f"{abs(100 * difference):.1f}" if is_fraction(self.name) else number(abs(difference))
         sign = "+" if difference > 0 else "−" if difference < 0 else "±"
         return f"{sign}{said}{' points' if is_fraction(self.name) else ''}"
 

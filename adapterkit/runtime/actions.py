@@ -188,7 +188,8 @@ class LayerAction:
     """A method's own layer, held to its contract: it returns what replaces ``y``, and leaves ``x`` and ``y`` as they are.
 
     A layer that wrote into ``x`` would change what other sites are given, and one that returned nothing would be taken for
-    one that changes nothing.
+    one that changes nothing. ``y`` may be overwritten by a layer whose ``overwrites_output`` is true, which has to see for
+    itself that it is given all of the site's fresh output, and not a part of something larger.
     """
 
     method: str
@@ -197,13 +198,14 @@ class LayerAction:
 
     def __call__(self, x: Any, y: Any) -> Any:
         """The layer's output, in ``y``'s dtype."""
-        before = _versions(x, y)
+        kept = (x,) if getattr(self.layer, "overwrites_output", False) else (x, y)
+        before = _versions(*kept)
         out = self.layer(x, y)
         if _shapes(out) != _shapes(y):
             raise PluginError(
                 f"the layer of method {self.method!r} at {self.site!r} returned {_shapes(out)} for an output of shape {_shapes(y)}"
             )
-        if _versions(x, y) != before:
+        if _versions(*kept) != before:
             raise PluginError(f"the layer of method {self.method!r} at {self.site!r} changed its input in place")
         return out.to(y.dtype) if isinstance(y, Tensor) else out
 

@@ -90,7 +90,16 @@ class Runtime:
         Activations may be computed again in a thread of autograd's own, which knows nothing of this thread's choice: the
         plan of the forward pass is kept for it.
         """
-        return contextlib.nullcontext(), self.override(self.plan)
+        plan = self.plan
+        if isinstance(plan, RowPlan):
+            first, again = plan.contexts()
+            return first, self._both(plan, again)
+        return contextlib.nullcontext(), self.override(plan)
+
+    @contextlib.contextmanager
+    def _both(self, plan: Plan, context: Any) -> Iterator[None]:
+        with self.override(plan), context:
+            yield
 
     def remove(self) -> None:
         """Take every hook off; the model is as it was before."""

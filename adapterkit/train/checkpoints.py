@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from adapterkit.errors import ConfigError, TrainingError
+from adapterkit.resident import flatten, load_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,7 +51,7 @@ class Checkpoint:
 
     def restore(self, training: Training) -> None:
         """Bring a training that was just made to where this one was."""
-        training.module.layers.load_state_dict(self.layers)
+        load_state(training.module.layers, self.layers)
         _load_optimizer(training.optimizer, self.optimizer)
         training.decay.load_state_dict({**training.decay.state_dict(), **self.state["decay"]})
         for group, rate in zip(training.optimizer.param_groups, self.state["rates"], strict=True):
@@ -137,9 +138,9 @@ class Checkpoints:
 
 
 def _write(folder: Path, training: Training, identity: Mapping[str, Any]) -> None:
-    decay = {name: value for name, value in training.decay.state_dict().items() if isinstance(value, (int, float))}
+    decay = {name: value for name, value in training.decay.state_dict().items() if _is_plain(value)}
     files = {
-        LAYERS: training.module.layers.state_dict(),
+        LAYERS: flatten(training.module.layers),
         OPTIMIZER: {**_optimizer_tensors(training.optimizer), **training.random.state()},
     }
     if training.watch.kept is not None:
@@ -167,6 +168,10 @@ def _write(folder: Path, training: Training, identity: Mapping[str, Any]) -> Non
     (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     _sync(folder / STATE)
     _sync(folder)
+
+
+def _is_plain(value: Any) -> bool:
+    return all(isinstance(one, (int, float)) for one in (value if isinstance(value, list) else [value]))
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

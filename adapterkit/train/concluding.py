@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from adapterkit.adapter import Adapter
 from adapterkit.artifact.manifest import Manifest
 from adapterkit.config import to_dict
-from adapterkit.resident import flatten
+from adapterkit.resident import flatten, load_state
 
-from .preparing import versions
+from .preparing import summary, versions
 from .record import peak_memory
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def conclude(home: Base, one: Prepared) -> Adapter:
     training, base = one.training, one.base
     watch = training.watch
     if watch.kept is not None:
-        one.layers.load_state_dict(watch.kept)
+        load_state(one.layers, watch.kept)
     with training.random.drawn():
         config, kept = base.registry.call("finish", one.method, config=one.config, layers=dict(one.layers.items()))
     adapter = Adapter(one.method.name, config, flatten(kept), _manifest(one))
@@ -71,7 +71,7 @@ def _manifest(one: Prepared) -> Manifest:
         "options": to_dict(run.options),
         "steps": one.training.step if kept is None else kept,
         **({"quantize": base.quantized} if base.quantized else {}),
-        **{name: value for name, value in one.rows.summary().items() if value is not None},
+        **{name: value for name, value in summary(one.rows).items() if value is not None},
     }
     losses = {
         "loss": log.last("loss"),

@@ -44,7 +44,9 @@ class AdapterInTraining(nn.Module):
         self.layers = layers
         self.plan = plan_of_layers(method, layers)
         self.objective = objective
-        self.forward_of = BaseForward(model, runtime.checkpoint_contexts)
+        head = model.get_output_embeddings()
+        at_head = any(module is head and name in self.plan for name, module in model.named_modules())
+        self.forward_of = BaseForward(model, runtime.checkpoint_contexts, head_acted_on=at_head)
         self._known = model.get_input_embeddings().num_embeddings
         self._runtime = runtime
         self._bf16 = bool(options.bf16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,7 +17,7 @@ from adapterkit.runtime.tokens import virtual_count
 from adapterkit.sites import INPUT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from adapterkit.base import Base
     from adapterkit.runtime import Action
@@ -176,7 +177,34 @@ def _plan(actors: Sequence[_Actor], count: int, head: str) -> RowPlan:
     if tables:
         table = InputAction(lambda: torch.cat([one() for one in tables]), rows=tuple((0, numbers) for numbers in own))
         actions[INPUT] = table
-    return RowPlan(actions, rows, own, [0] * count)
+    return _JointPlan(actions, rows, own, [actor.random for actor in actors])
+
+
+class _JointPlan(RowPlan):
+    """The plan of several trainings, each of which draws its own random numbers, and draws them again for recomputation."""
+
+    def __init__(
+        self, actions: dict[str, Action], rows: Rows, virtual: Sequence[range], randoms: Sequence[RandomState]
+    ) -> None:
+        super().__init__(actions, rows, virtual, [0] * rows.count)
+        self._randoms = randoms
+
+    def contexts(self) -> tuple[Any, Any]:
+        stood: list[Sequence[Tensor]] = []
+
+        @contextlib.contextmanager
+        def first() -> Iterator[None]:
+            stood.extend(random.states for random in self._randoms)
+            yield
+
+        @contextlib.contextmanager
+        def again() -> Iterator[None]:
+            with contextlib.ExitStack() as stack:
+                for random, states in zip(self._randoms, stood, strict=True):
+                    stack.enter_context(random.again(states))
+                yield
+
+        return first(), again()
 
 
 @attrs.frozen(eq=False)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import functools
+import json
 import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 import torch
 
+from adapterkit.adapter import Adapter
 from adapterkit.artifact.replacing import check_replaceable
 from adapterkit.config import build_config, to_dict
 from adapterkit.contracts import Run
+from adapterkit.data.dataset import encode_rows
 from adapterkit.data.general import general_rows
 from adapterkit.data.padding import check_known
 from adapterkit.data.rendering import Renderer
+from adapterkit.data.reports import say_what_was_lost
+from adapterkit.data.training import load_training_data
 from adapterkit.errors import ConfigError, TrainingError
 from adapterkit.evaluation.losses import mean_loss
 from adapterkit.resident import build_layers, check_method, rehearse
@@ -28,22 +34,24 @@ from .options import split_options
 from .processes import Processes
 from .randomness import RandomState
 from .record import RunRecord, device_name
-from .rows import After, TrainingRows, read_rows_of
 from .schedule import Schedule
 from .training import Training, optimizer_for, scheduler_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import nn
 
     from adapterkit.base import Base
     from adapterkit.contracts import Example, Loss, Method, TrainOptions
+    from adapterkit.data.dataset import Encoded
+    from adapterkit.data.examples import Examples
+    from adapterkit.data.training import TrainingData
 
     from .journal import Bars
 
-__all__ = ["Job", "Prepared", "prepare"]
+__all__ = ["Job", "Prepared", "prepare", "summary", "versions"]
 
 
 @attrs.frozen(init=False)
@@ -79,6 +87,7 @@ class Prepared:
         rows: What it learns from, and what it is measured on.
         training: What changes from step to step.
         record: What is written of it.
+        done: The adapter, where a run that is to be resumed had reached its end.
     """
 
     base: Base
@@ -86,9 +95,10 @@ class Prepared:
     config: Any
     objective: str
     layers: nn.ModuleDict
-    rows: TrainingRows
+    rows: TrainingData
     training: Training
     record: RunRecord
+    done: Adapter | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -135,8 +145,10 @@ def prepare(base: Base, job: Job, output: Path | None, shown: Bars) -> Prepared:
     config = base.registry.call("configure", method, config=wanted, sites=base.sites)
 
     renderer = Renderer(base.tokenizer, run_options.max_length)
-    rows = read_rows_of(job.data, renderer, base.registry, seed=run_options.seed, **about_data)
-    check_known(base.model, *(one.input_ids for part in (rows.examples, rows.held_out) for one in part))
+    rows = load_training_data(job.data, renderer=renderer, registry=base.registry, seed=run_options.seed, **about_data)
+    for name, report in rows.reports.items():
+        say_what_was_lost(report, name)
+    check_known(base.model, (rows.examples.highest,), (rows.held_out.examples.highest if rows.held_out else 0,))
     general = _general(
         asked.general_data, renderer, base, wanted=output is not None or bool(run_options.max_forgetting)
     )
@@ -156,12 +168,14 @@ def prepare(base: Base, job: Job, output: Path | None, shown: Bars) -> Prepared:
     factor = functools.partial(method.learning_rate_factor, config)
     training = _training(base, module, run, rows, general, random, factor, shown)
     fixed = _fixed(base, method, asked.objective, training, rows)
-    record = RunRecord(output if training.processes.main else None, fixed)
+    identity, done = _identity(fixed), None
     if output is not None:
+        done = _done(output, identity, base) if asked.resume else None
         training.checkpoints = Checkpoints(
-            output / "checkpoints", _identity(fixed), run_options.save_total_limit, writes=training.processes.main
+            output / "checkpoints", identity, run_options.save_total_limit, writes=training.processes.main
         )
-        _begin(training, training.checkpoints, resume=asked.resume)
+        if done is None:
+            _begin(training, training.checkpoints, resume=asked.resume)
     return Prepared(
         base=base,
         method=method,
@@ -170,7 +184,8 @@ def prepare(base: Base, job: Job, output: Path | None, shown: Bars) -> Prepared:
         layers=layers,
         rows=rows,
         training=training,
-        record=record,
+        record=RunRecord(output if training.processes.main else None, fixed),
+        done=done,
     )
 
 
@@ -195,11 +210,12 @@ def _bf16(base: Base, options: TrainOptions) -> bool:
     return base.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def _general(data: Any, renderer: Renderer, base: Base, *, wanted: bool) -> Sequence[Example]:
+def _general(data: Any, renderer: Renderer, base: Base, *, wanted: bool) -> Examples | None:
     """Text to measure forgetting on; none where nobody would be told."""
     if data is None and not wanted:
-        return ()
-    rows = read_rows_of(data if data is not None else general_rows(), renderer, base.registry, seed=0, format="text")
+        return None
+    rows = encode_rows(data if data is not None else general_rows(), renderer, base.registry, format="text")
+    check_known(base.model, (rows.examples.highest,))
     return rows.examples
 
 
@@ -207,28 +223,28 @@ def _training(
     base: Base,
     module: AdapterInTraining,
     run: Run,
-    rows: TrainingRows,
-    general: Sequence[Example],
+    rows: TrainingData,
+    general: Examples | None,
     random: RandomState,
     factor: Callable[[str], float],
     shown: Bars,
 ) -> Training:
     processes = Processes.here()
     virtual, options = module.virtual_tokens(), run.options
-    examples, held_out = After(rows.examples, virtual), After(rows.held_out, virtual)
-    schedule = Schedule([len(one.input_ids) for one in examples], options, processes.count, rows.mixture)
+    examples, held_out = rows.examples.after(virtual), rows.held_out.examples.after(virtual) if rows.held_out else None
+    schedule = Schedule(examples.lengths, options, processes.count, rows.mixture)
     collate = choose_collate(
         base,
-        [*rows.examples, *rows.held_out],
+        _longest(rows),
         # rows that share a sequence would have to share a prefix
         attrs.evolve(options, packing=options.packing and not module.prefix_length),
         virtual=len(virtual),
     )
-    measured: dict[str, tuple[Callable[[Any], Loss], Sequence[Example]]] = {}
-    if held_out:
+    measured: dict[str, tuple[Callable[[Any], Loss], Examples]] = {}
+    if held_out is not None:
         measured["eval_loss"] = (module, held_out)
-    if general:
-        measured["general_loss"] = (module.with_objective(base.registry.objective("sft")), After(general, virtual))
+    if general is not None:
+        measured["general_loss"] = (module.with_objective(base.registry.objective("sft")), general.after(virtual))
     optimizer = optimizer_for(module, options, factor)
     run = attrs.evolve(run, steps=schedule.steps)
     most = options.tokens_per_pass
@@ -236,7 +252,7 @@ def _training(
         run=run,
         module=module,
         examples=examples,
-        places=rows.place,
+        places=lambda row: _place(base, rows.examples[row], row),
         schedule=schedule,
         collate=collate,
         random=random,
@@ -251,6 +267,43 @@ def _training(
     )
 
 
+def _done(folder: Path, identity: Mapping[str, Any], base: Base) -> Adapter | None:
+    """The adapter of the same run, where it has ended in this folder."""
+    record = RunRecord.read(folder)
+    if not record or record.get("status") not in ENDED or _identity(record) != identity:
+        return None
+    adapter = Adapter.load(folder / "adapter", registry=base.registry)
+    return adapter if adapter.digest == record["adapter"] else None
+
+
+MOST_SHOWN = 60
+"""How many characters of a row an error quotes."""
+
+
+def _place(base: Base, example: Example, row: int) -> str:
+    """Which row it is, and how it begins."""
+    text = " ".join(base.tokenizer.decode(example.input_ids).split())
+    return f"row {row + 1} of those that are used ({text[:MOST_SHOWN]!r}{'…' if len(text) > MOST_SHOWN else ''})"
+
+
+def _longest(rows: TrainingData, most: int = 64) -> list[Example]:
+    """The first rows, and the longest one: what it is tried on whether the base can have several in one sequence."""
+    found = [rows.examples[row] for row in range(min(most, len(rows.examples)))]
+    parts = (rows.examples, rows.held_out.examples if rows.held_out else rows.examples)
+    return [*found, *(part[int(np.argmax(part.lengths))] for part in parts)]
+
+
+def summary(rows: TrainingData) -> dict[str, Any]:
+    """What the rows were, by the option that they came by: counts and a digest, or None."""
+    parts = {"data": rows.rows, "eval_data": rows.held_out, "replay": rows.replay}
+    return {name: None if part is None else _counts(part) for name, part in parts.items()}
+
+
+def _counts(part: Encoded) -> dict[str, Any]:
+    counts = attrs.asdict(part.report, filter=attrs.filters.exclude("unusable"))
+    return {"digest": part.digest, **counts, "unusable_rows": len(part.report.unusable)}
+
+
 def _begin(training: Training, checkpoints: Checkpoints, *, resume: bool) -> None:
     """Go on from the last checkpoint, or begin the run's files anew."""
     last = checkpoints.last() if resume else None
@@ -262,7 +315,7 @@ def _begin(training: Training, checkpoints: Checkpoints, *, resume: bool) -> Non
         training.log.begin()
 
 
-def _fixed(base: Base, method: Method, objective: str, training: Training, rows: TrainingRows) -> dict[str, Any]:
+def _fixed(base: Base, method: Method, objective: str, training: Training, rows: TrainingData) -> dict[str, Any]:
     """What the record of a run says before its first step."""
     run = training.run
     return {
@@ -273,7 +326,7 @@ def _fixed(base: Base, method: Method, objective: str, training: Training, rows:
         "base": attrs.asdict(base.reference),
         "plugin": base.registry.provider(method),
         "quantize": base.quantized or None,
-        **rows.summary(),
+        **summary(rows),
         "steps": run.steps,
         "versions": versions(),
         "device": device_name(base.device),
@@ -282,6 +335,8 @@ def _fixed(base: Base, method: Method, objective: str, training: Training, rows:
     }
 
 
+ENDED = ("finished", "stopped early")
+"""What a record says of a run that has made its adapter."""
 HOW_OFTEN = ("logging_steps", "save_steps", "save_total_limit", "report_to")
 """Options that change nothing of what is learned: a run may be resumed with others."""
 
@@ -290,7 +345,9 @@ def _identity(fixed: Mapping[str, Any]) -> dict[str, Any]:
     """What must be the same for a checkpoint to be gone on from."""
     names = ("method", "config", "objective", "quantize", "data", "eval_data", "replay", "steps", "processes")
     options = {name: value for name, value in fixed["options"].items() if name not in HOW_OFTEN}
-    return {**{name: fixed[name] for name in names}, "options": options, "base": fixed["base"]["fingerprint"]}
+    same = {**{name: fixed[name] for name in names}, "options": options, "base": fixed["base"]["fingerprint"]}
+    plain: dict[str, Any] = json.loads(json.dumps(same))
+    return plain
 
 
 def versions() -> dict[str, str]:

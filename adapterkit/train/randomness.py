@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -42,8 +42,22 @@ class RandomState:
             self._states, self._drawing = self._here(), False
             self._set(outside)
 
+    @contextlib.contextmanager
+    def again(self, states: Sequence[Tensor]) -> Iterator[None]:
+        """Within this block the stream stands where :attr:`states` was taken; afterwards where it stood before."""
+        now, self._states = self._states, list(states)
+        try:
+            yield
+        finally:
+            self._states = now
+
+    @property
+    def states(self) -> tuple[Tensor, ...]:
+        """Where the stream stands: one tensor of bytes for the host, and one for the accelerator."""
+        return tuple(self._states)
+
     def state(self) -> dict[str, Tensor]:
-        """Where the stream stands: one tensor of bytes for each device."""
+        """The same by name, for a checkpoint."""
         return {f"random.{number}": state for number, state in enumerate(self._states)}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from adapterkit.errors import ConfigError, JobsFailedError
+from adapterkit.kernels import fused, has_kernels
 
 from .concluding import conclude, fail
 from .fleet import Fleet
@@ -32,7 +33,7 @@ __all__ = ["train", "train_many"]
 
 ONE_AT_A_TIME = threading.Lock()
 """torch draws from one random state for the whole process; runs that took turns in it step by step would disturb each other."""
-OF_THE_PASS = ("bf16", "gradient_checkpointing", "activation_offload")
+OF_THE_PASS = ("bf16", "gradient_checkpointing", "activation_offload", "use_fused_kernels")
 """Options that belong to a forward pass as a whole."""
 
 
@@ -43,6 +44,8 @@ def train(
     job = Job(data, method=method, **options)
     with running(base, [job], [Path(output) if output is not None else None]) as (ready, interrupted):
         (one,) = ready
+        if one.done is not None:
+            return base.load(one.done)
         fleet = Fleet([one.training], lambda passes: [alone(each) for each in passes], interrupted)
         fleet.run()
         if fleet.failed:
@@ -57,7 +60,9 @@ def train_many(base: Base, jobs: Sequence[Job], *, output: str | os.PathLike[str
     named = name_jobs(jobs)
     folders = [Path(output, job.name) if output is not None else None for job in named]
     with running(base, named, folders) as (ready, interrupted):
-        fleets = [Fleet([one.training for one in those], together(those), interrupted) for those in by_base(ready)]
+        fleets = [
+            Fleet([one.training for one in those], together(those), interrupted) for those in by_base(still(ready))
+        ]
         for fleet in fleets:
             fleet.run()
         failed = {one: error for fleet in fleets for one, error in fleet.failed.items()}
@@ -68,7 +73,7 @@ def train_many(base: Base, jobs: Sequence[Job], *, output: str | os.PathLike[str
             if error is not None:
                 fail(one, error)
             ended = error is None and one.training not in stopped
-            adapters.append(conclude(base, one) if ended else None)
+            adapters.append(base.load(one.done) if one.done else conclude(base, one) if ended else None)
     if stopped:
         raise KeyboardInterrupt(_interrupted(ready))
     if failed:
@@ -110,18 +115,26 @@ def running(
         _check_agree(ready)
         interrupted = stack.enter_context(interruptible())
         for those in by_base(ready):
-            if those[0].training.options.gradient_checkpointing:
-                stack.enter_context(recomputing(those[0].base.model, those[0].base.runtime))
-        for one in ready:
+            model, options = those[0].base.model, those[0].training.options
+            if has_kernels(those[0].base.device) if options.use_fused_kernels is None else options.use_fused_kernels:
+                stack.enter_context(fused(model))
+            if options.gradient_checkpointing:
+                stack.enter_context(recomputing(model, those[0].base.runtime))
+        for one in still(ready):
             one.record.update()
             one.base.registry.notify("adapterkit_train_started", run=one.training.run)
         try:
             yield ready, interrupted
         except BaseException as error:
-            for one in ready:
+            for one in still(ready):
                 if one.record.values["status"] == "running":
                     fail(one, error)
             raise
+
+
+def still(ready: Sequence[Prepared]) -> list[Prepared]:
+    """Those that have not reached their end in an earlier life."""
+    return [one for one in ready if one.done is None]
 
 
 def by_base(ready: Sequence[Prepared]) -> list[list[Prepared]]:

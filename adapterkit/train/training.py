@@ -11,6 +11,7 @@ import attrs
 import torch
 
 from adapterkit.data.batching import in_passes
+from adapterkit.resident import flatten
 
 from .watching import Watch
 
@@ -126,7 +127,7 @@ class Training:
         self.module.train()
         for name, loss in losses.items():
             self.log({"step": self.step, name: loss})
-        self.watch.see_evaluation(self.step, losses, self.module.layers.state_dict)
+        self.watch.see_evaluation(self.step, losses, lambda: flatten(self.module.layers))
 
     def culprits(self, batches: Sequence[Sequence[int]]) -> str:
         """Which rows of a step alone give no finite loss, in a sentence."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapterkit import Conversation
 
+from .calls import read_tools
 from .cells import system_turn
 from .turns import check_order, is_turns, read_turns
 
@@ -21,7 +22,7 @@ def holds_messages(row: Mapping[str, Any]) -> bool:
 
 
 def from_messages(row: Mapping[str, Any]) -> Conversation:
-    """The turns of ``messages``, after those of the optional ``system``."""
+    """The turns of ``messages``, after those of the optional ``system``, with the optional ``tools``."""
     return _conversation(row, "messages")
 
 
@@ -31,9 +32,10 @@ def holds_conversations(row: Mapping[str, Any]) -> bool:
 
 
 def from_conversations(row: Mapping[str, Any]) -> Conversation:
-    """The turns of ``conversations``, after those of the optional ``system``."""
+    """The turns of ``conversations``, after those of the optional ``system``, with the optional ``tools``."""
     return _conversation(row, "conversations")
 
 
 def _conversation(row: Mapping[str, Any], column: str) -> Conversation:
-    return Conversation(check_order((*system_turn(row), *read_turns(row[column], column, train=True))))
+    messages = (*system_turn(row), *read_turns(row[column], column, train=True))
+    return Conversation(check_order(messages), read_tools(row))

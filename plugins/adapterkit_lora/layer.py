@@ -35,6 +35,8 @@ class LoraLayer(nn.Module):
     On an embedding it is A that starts at zero, ``x`` holds token ids, and nothing is dropped; all this as in PEFT.
     """
 
+    overwrites_output = True
+
     def __init__(self, site: Site, config: LoraConfig) -> None:
         super().__init__()
         self.site = site
@@ -70,7 +72,9 @@ class LoraLayer(nn.Module):
         """The same without the bias."""
         if self.site.kind == "embedding":
             return y + self.low_rank(x).to(y.dtype)
-        return update(x, y, *self.factors(), self.scale)
+        # without dropout both terms have the same input, and one backward pass
+        weight = None if self.training and self.dropout else self.site.frozen_weight
+        return update(x, y, *self.factors(), self.scale, weight=weight)
 
     def low_rank(self, x: Tensor) -> Tensor:
         """The update alone."""

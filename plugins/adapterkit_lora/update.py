@@ -27,7 +27,7 @@ def formula(x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float) -> Ten
     return y + low_rank(x, down, up, scale).to(y.dtype)
 
 
-def update(x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+def update(x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float, *, weight: Tensor | None = None) -> Tensor:
     """The same as :func:`formula`, faster, and with one large tensor less, where there is a gradient to compute.
 
     Args:
@@ -36,12 +36,30 @@ def update(x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float) -> Tens
         down: ``(rank, in_features)``.
         up: ``(out_features, rank)``.
         scale: Such as alpha / rank.
+        weight: The frozen weight that made ``y`` of ``x``, ``(out_features, in_features)``, where nothing else did and nobody
+            else wants ``y``: it may be overwritten then, and the gradient of ``x`` is computed here for both.
     """
-    plain = x.dtype == y.dtype and not torch.is_autocast_enabled(x.device.type)
-    if plain and torch.is_grad_enabled() and down.requires_grad:
-        out: Tensor = _Update.apply(x, y, down, up, scale)  # type: ignore[no-untyped-call]
-        return out
-    return formula(x, y, down, up, scale)
+    if not (torch.is_grad_enabled() and down.requires_grad and _is_computed_in(y.dtype, x)):
+        return formula(x, y, down, up, scale)
+    x = x.to(y.dtype)
+    if weight is not None and weight.dtype == y.dtype and _is_whole(y):
+        out: Tensor = _WholeLayer.apply(x, (y,), weight, down, up, scale)  # type: ignore[no-untyped-call]
+    else:
+        out = _Update.apply(x, y, down, up, scale)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _is_computed_in(dtype: torch.dtype, x: Tensor) -> bool:
+    """Whether products with ``x`` are made in ``dtype`` here and now."""
+    if torch.is_autocast_enabled(x.device.type):
+        return x.is_floating_point() and dtype == torch.get_autocast_dtype(x.device.type)
+    return x.dtype == dtype
+
+
+def _is_whole(y: Tensor) -> bool:
+    """Whether ``y`` is all of what was made, laid out as made: a part of something else, such as some rows, is not ours alone."""
+    base = y._base  # noqa: SLF001 - torch has no public name for it
+    return y.is_contiguous() and (base is None or base.numel() == y.numel())
 
 
 class _Update(torch.autograd.Function):
@@ -62,3 +80,35 @@ class _Update(torch.autograd.Function):
         grad_low = functional.linear(flat, up.to(x.dtype).T.contiguous()) * ctx.scale
         grad_x = (grad_low @ down.to(x.dtype)).view(ctx.shape) if ctx.needs_input_grad[0] else None
         return grad_x, grad, (grad_low.T @ x).to(down.dtype), ((low.T @ flat).T * ctx.scale).to(up.dtype), None
+
+
+class _WholeLayer(torch.autograd.Function):
+    """The backward pass of ``x @ weight.T + scale * x @ down.T @ up.T``, where a forward pass has made the first term.
+
+    Where large tensors are read and written more slowly than they are computed, as on any accelerator, what counts is how often:
+    the update is added where ``y`` is, and its part of the gradient of ``x`` where the weight's is. ``y`` comes in a tuple,
+    so that autograd does not see it: its own way back to ``x`` is dropped.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, made: tuple[Tensor], weight: Tensor, down: Tensor, up: Tensor, scale: float
+    ) -> Tensor:
+        out, flat, dtype = made[0].detach(), x.flatten(0, -2), x.dtype
+        down_here, up_by_rank = down.to(dtype), (up.T * scale).to(dtype).contiguous()
+        low = functional.linear(flat, down_here)
+        out.view(-1, out.shape[-1]).addmm_(low, up_by_rank)
+        ctx.save_for_backward(flat, low, weight, down_here, up_by_rank)
+        ctx.scale, ctx.shape, ctx.dtypes = scale, x.shape, (down.dtype, up.dtype)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, low, weight, down, up_by_rank = ctx.saved_tensors
+        flat, (down_dtype, up_dtype) = grad.flatten(0, -2), ctx.dtypes
+        grad_low, grad_x = functional.linear(flat, up_by_rank), None
+        if ctx.needs_input_grad[0]:
+            grad_x = (flat @ weight).addmm_(grad_low, down).view(ctx.shape)
+        grad_down, grad_up = (grad_low.T @ x).to(down_dtype), (low.T @ flat).T.to(up_dtype) * ctx.scale
+        return grad_x, None, None, grad_down, grad_up, None

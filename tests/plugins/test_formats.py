@@ -34,7 +34,9 @@ def convert(name, row):
 def test_the_bundled_formats_are_found_and_asked_in_order():
     names = [one.name for one in Registry().formats()]
     bundled = [name for name in names if name in FORMATS]
-    assert bundled == ["messages", "sharegpt", "prompt-completion", "alpaca", "text"]
+    assert bundled == [
+        *("preference", "judged", "messages", "sharegpt", "segments", "prompt-completion", "alpaca", "text"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["completion", "response", "text"])
@@ -116,7 +118,7 @@ def test_an_optional_system_column_speaks_first(name, system, count):
         ("messages", {"messages": [turn("user", "q"), turn("assistant", None)]}, "content of messages[1] is missing"),
         ("messages", {"messages": [*TALK, turn("system", "s")]}, "system speaks in turn 5"),
         ("messages", {"messages": ["q"]}, "messages[0] must be an object"),
-        ("messages", {"messages": [turn("assistant", "", tool_calls=[1])]}, "calls tools"),
+        ("messages", {"messages": [turn("assistant", "", tool_calls=[1])]}, "messages[0].tool_calls[0] is not a call"),
         ("messages", {"messages": [turn("user", [{"type": "image"}])]}, "parts that are not text"),
         ("messages", {"messages": TALK, "system": 5}, "system must be text"),
         ("sharegpt", {"conversations": [{"from": "human"}]}, "is missing"),

@@ -1,0 +1,161 @@
+"""``adapterkit compare``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import attrs
+from cyclopts import Parameter
+
+from adapterkit.errors import ConfigError
+from adapterkit.evaluation import read_marks, sum_up
+
+from .evaluate import BatchSize, MaxLength, MaxNewTokens, Metrics, Resamples, Seed, print_table, shown
+from .opening import AsJson, Columns, Device, Dtype, Format, Quantize, Revision, open_base
+from .options import check_file
+from .plugins import PluginFiles  # noqa: TC001 - cyclopts reads the annotation
+
+if TYPE_CHECKING:
+    from adapterkit.evaluation import Comparison
+
+__all__ = ["compare"]
+
+
+def compare(
+    base: Annotated[str | None, Parameter(help="A folder with a model, or a Hub id.")] = None,
+    data: Annotated[str | None, Parameter(help="A CSV, TSV, JSON, JSONL or Parquet file.")] = None,
+    *,
+    adapter: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="An adapter's folder, with a name for it: --adapter short=out/adapter; may be given again.",
+            negative="",
+            show_default=False,
+        ),
+    ] = (),
+    columns: Columns = None,
+    format: Format = None,  # noqa: A002 - the word that users know
+    max_new_tokens: MaxNewTokens = None,
+    max_length: MaxLength = 1024,
+    batch_size: BatchSize = 64,
+    metrics: Metrics = (),
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
+    html: Annotated[
+        Path | None, Parameter(help="Write a page on which people read the answers side by side and mark them.")
+    ] = None,
+    blind: Annotated[
+        bool, Parameter(help="Begin that page with names hidden and answers shuffled.", negative="")
+    ] = False,
+    marks: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            help="Sum up marks that the page wrote, and compare nothing; may be given again.",
+            negative="",
+            show_default=False,
+        ),
+    ] = (),
+    revision: Revision = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    quantize: Quantize = None,
+    as_json: AsJson = False,
+    plugin: PluginFiles = (),
+) -> None:
+    """Score adapters on the same rows of DATA, beside the base alone, and test their differences."""
+    if marks:
+        if base is not None or adapter:
+            raise ConfigError("compare does not fit", ["--marks sums up files: no BASE, DATA or --adapter beside it"])
+        _sum_up(marks, as_json=as_json)
+        return
+    if base is None or data is None or not adapter:
+        raise ConfigError(
+            "compare does not fit", ["give BASE, DATA and --adapter NAME=FOLDER; or --marks FILE to sum up marks"]
+        )
+    check_file("DATA", data)
+    if html is not None and not html.parent.is_dir():  # said before the work, which would be lost
+        raise ConfigError("compare does not fit", [f"--html: there is no folder {str(html.parent)!r}"])
+    folders = _named(adapter)
+    shared = open_base(base, plugin, revision=revision, dtype=dtype, device=device, quantize=quantize)
+    found = shared.compare(
+        data,
+        {name: shared.load(folder) for name, folder in folders.items()},
+        columns=columns,
+        format=format,
+        max_new_tokens=max_new_tokens,
+        max_length=max_length,
+        batch_size=batch_size,
+        metrics=metrics or None,
+        resamples=resamples,
+        seed=seed,
+    )
+    if html is not None:
+        found.to_html(html, blind=blind)
+        print(f"answers side by side: {html}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(found.to_json(answers=True), indent=2, ensure_ascii=False))
+    else:
+        _print(found)
+
+
+def _named(given: tuple[str, ...]) -> dict[str, str]:
+    """Folders by name.
+
+    Raises:
+        ConfigError: One has no name, or two have the same.
+    """
+    folders: dict[str, str] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise ConfigError("--adapter does not fit", [f"{text!r} is not NAME=FOLDER, as in short=out/adapter"])
+        if name in folders:
+            raise ConfigError("--adapter does not fit", [f"two adapters are called {name!r}"])
+        folders[name] = folder
+    return folders
+
+
+def _print(found: Comparison) -> None:
+    scores = list(dict.fromkeys(score for one in found.values() for score in one))
+    print_table(
+        [["", *found], *([score, *(shown(one, score) for one in found.values())] for score in scores)],
+    )
+    if found.differences:
+        print()
+        print_table(
+            [
+                one.score,
+                f"{one.first} - {one.second}",
+                f"{one.value:+.4f} [{one.interval[0]:+.4f}, {one.interval[1]:+.4f}]",
+                f"p = {one.p_value:.4f}" if one.p_value >= 1e-4 else "p < 0.0001",
+                one.test,
+            ]
+            for one in found.differences
+        )
+    print(f"{len(found.differing())} of {len(found.answers)} rows are answered in more than one way", file=sys.stderr)
+
+
+def _sum_up(files: tuple[Path, ...], *, as_json: bool) -> None:
+    every = [read_marks(file) for file in files]
+    found = sum_up(every)
+    if as_json:
+        readers: list[dict[str, Any]] = [
+            {"file": str(file), "marks": len(one.best), "blind": one.blind}
+            for file, one in zip(files, every, strict=True)
+        ]
+        print(json.dumps({"readers": readers, "pairs": [attrs.asdict(one) for one in found]}, indent=2))
+        return
+    print_table(
+        [
+            f"{one.first} against {one.second}",
+            f"better {one.better}",
+            f"worse {one.worse}",
+            f"tie {one.ties}",
+            f"p = {one.p_value:.4f}",
+        ]
+        for one in found
+    )
+    print(f"{sum(one.blind for one in every)} of {sum(len(one.best) for one in every)} marks were blind", file=sys.stderr)

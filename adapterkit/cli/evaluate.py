@@ -1,0 +1,173 @@
+"""``adapterkit evaluate``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from adapterkit.errors import ConfigError
+
+from .opening import (
+    AdapterFolder,
+    AsJson,
+    BaseName,
+    Columns,
+    Device,
+    Dtype,
+    Format,
+    Quantize,
+    Revision,
+    open_base,
+)
+from .options import check_file
+from .plugins import PluginFiles  # noqa: TC001 - cyclopts reads the annotation
+
+if TYPE_CHECKING:
+    from adapterkit.adapter import Adapter
+    from adapterkit.base import Base
+    from adapterkit.evaluation import Evaluation
+
+__all__ = ["BatchSize", "MaxLength", "MaxNewTokens", "Metrics", "Resamples", "Seed", "evaluate", "print_table", "shown"]
+
+MaxNewTokens = Annotated[
+    int | None, Parameter(help="The longest answer, in tokens; by default the longest expected one and a little more.")
+]
+MaxLength = Annotated[int, Parameter(help="Longer rows are cut as in training.")]
+BatchSize = Annotated[int, Parameter(help="Rows in one batch.")]
+Metrics = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="A metric to compute, instead of each that says something of the data; may be given again.",
+        negative="",
+        show_default=False,
+    ),
+]
+Resamples = Annotated[int, Parameter(help="Samples of the rows that intervals are made from; 0 for no intervals.")]
+Seed = Annotated[int, Parameter(help="Governs the samples.")]
+MOST_CONFUSED = 5
+
+
+def evaluate(
+    base: BaseName,
+    data: Annotated[str | None, Parameter(help="A CSV, TSV, JSON, JSONL or Parquet file.")] = None,
+    *,
+    adapter: AdapterFolder = None,
+    columns: Columns = None,
+    format: Format = None,  # noqa: A002 - the word that users know
+    max_new_tokens: MaxNewTokens = None,
+    max_length: MaxLength = 1024,
+    batch_size: BatchSize = 64,
+    metrics: Metrics = (),
+    compare: Annotated[bool, Parameter(help="Score the base alone as well.")] = True,
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
+    harness: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="A task of lm-evaluation-harness, instead of DATA; may be given again.", negative="", show_default=False
+        ),
+    ] = (),
+    harness_folder: Annotated[str | None, Parameter(help="A folder with tasks of your own for it.")] = None,
+    limit: Annotated[int | None, Parameter(help="At most so many rows of each of its tasks.")] = None,
+    revision: Revision = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    quantize: Quantize = None,
+    as_json: AsJson = False,
+    plugin: PluginFiles = (),
+) -> None:
+    """Score an adapter on DATA, or on tasks of lm-evaluation-harness, beside the base alone.
+
+    Behind each score stands, in brackets, between what values it may well lie on all rows of the kind.
+    """
+    if (data is None) == (not harness):
+        raise ConfigError("evaluate does not fit", ["give DATA, or --harness TASK: one of the two"])
+    if data is not None:
+        check_file("DATA", data)
+    shared = open_base(base, plugin, revision=revision, dtype=dtype, device=device, quantize=quantize)
+    chosen = shared.load(adapter) if adapter else None
+    if harness:
+        _harness(shared, chosen, harness, harness_folder, limit, batch_size, compare=compare, as_json=as_json)
+        return
+    result = shared.evaluate(
+        data,
+        adapter=chosen,
+        columns=columns,
+        format=format,
+        max_new_tokens=max_new_tokens,
+        max_length=max_length,
+        batch_size=batch_size,
+        metrics=metrics or None,
+        compare=compare,
+        resamples=resamples,
+        seed=seed,
+    )
+    if as_json:
+        print(json.dumps(result.to_json(answers=True), indent=2, ensure_ascii=False))
+    else:
+        _print(result)
+
+
+def _print(result: Evaluation) -> None:
+    alone = result.base
+    print_table(
+        [name, shown(result, name), *([f"base {shown(alone, name)}"] if alone is not None else [])] for name in result
+    )
+    confused = result.details.get("f1", {}).get("confused", [])
+    for one in confused[:MOST_CONFUSED]:
+        print(f"{one['rows']} × {one['expected']!r} answered as {one['given']!r:.80}", file=sys.stderr)
+
+
+def shown(result: Evaluation, name: str) -> str:
+    """A score, and its interval in brackets."""
+    if name not in result:
+        return "–"
+    low_high = result.intervals.get(name)
+    return f"{result[name]:.4f}" + (f" [{low_high[0]:.4f}, {low_high[1]:.4f}]" if low_high else "")
+
+
+def print_table(rows: object) -> None:
+    """Rows of texts, their columns as wide as need be."""
+    cells = [list(row) for row in rows]  # type: ignore[attr-defined]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _harness(
+    shared: Base,
+    adapter: Adapter | None,
+    tasks: tuple[str, ...],
+    folder: str | None,
+    limit: int | None,
+    batch_size: int,
+    *,
+    compare: bool,
+    as_json: bool,
+) -> None:
+    from adapterkit.evaluation.harness import run_tasks
+
+    contenders = {"adapter": adapter} if adapter is not None else {"base": None}
+    if compare:
+        contenders |= {"base": None}
+    found = {
+        name: run_tasks(shared, tasks, adapter=one, folder=folder, limit=limit, batch_size=batch_size)
+        for name, one in contenders.items()
+    }
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    first, *others = found
+    print_table(
+        [
+            task,
+            score,
+            f"{value:.4f}",
+            *(f"{name} {found[name][task][score]:.4f}" for name in others),
+        ]
+        for task, scores in found[first].items()
+        for score, value in scores.items()
+    )

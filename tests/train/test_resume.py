@@ -1,0 +1,211 @@
+"""A run that was cut off goes on as if it had not been."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from adapterkit import ConfigError, TrainingError
+from adapterkit.train import checkpoints
+from tests.support import ROOT
+from tests.train.test_training import OPTIONS, ROWS, fresh, log_of, tokenizer  # noqa: F401
+
+STEADY = {**OPTIONS, "dropout": 0.2, "epochs": 4, "save_steps": 2}
+
+
+class CutOffError(Exception):
+    pass
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """Ends the run after some step, as if the machine had been switched off."""
+
+    def after(step):
+        from adapterkit.train.training import Training
+
+        update = Training.update
+
+        def updating(self):
+            if self.step == step:
+                raise CutOffError
+            update(self)
+
+        monkeypatch.setattr(Training, "update", updating)
+
+    yield after
+    monkeypatch.undo()
+
+
+def cut_off(cut, monkeypatch, tokenizer, folder, step, **options):  # noqa: F811
+    cut(step)
+    with pytest.raises(CutOffError):
+        fresh(tokenizer).train(ROWS, output=folder, **{**STEADY, **options})
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt_tuning", "full"])
+def test_a_resumed_run_is_the_same_to_the_bit(tokenizer, tmp_path, cut, monkeypatch, method):  # noqa: F811
+    options = {name: value for name, value in STEADY.items() if method == "lora" or name not in ("rank", "dropout")}
+    whole = fresh(tokenizer).train(ROWS, method=method, output=tmp_path / "whole", **options)
+    cut(7)
+    with pytest.raises(CutOffError):
+        fresh(tokenizer).train(ROWS, method=method, output=tmp_path / "cut", **options)
+    monkeypatch.undo()
+    assert [path.name for path in sorted((tmp_path / "cut" / "checkpoints").iterdir())] == [
+        "step-00000004",
+        "step-00000006",
+    ]
+    resumed = fresh(tokenizer).train(ROWS, method=method, output=tmp_path / "cut", resume=True, **options)
+    assert resumed.digest == whole.digest
+    assert [record["loss"] for record in log_of(tmp_path / "cut")] == [
+        record["loss"] for record in log_of(tmp_path / "whole")
+    ]
+    assert not (tmp_path / "cut" / "checkpoints").exists(), "they are for runs that have not ended"
+
+
+def killed(moments, seed):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(["", *sys.path])}
+    command = [sys.executable, "-W", "ignore", "-m", "tests.train.killing", str(moments), str(seed)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def check_killed(outcomes):
+    assert all(one["same"] and not one["log"] for one in outcomes), outcomes
+    assert all(one["left"] == ["adapter", "log.jsonl", "run.json"] for one in outcomes), outcomes
+    assert sum(one["killed"] for one in outcomes) > len(outcomes) // 2, outcomes
+
+
+def test_a_killed_run_is_resumed_to_the_bit():
+    check_killed(killed(4, seed=1))
+
+
+@pytest.mark.slow
+def test_runs_killed_at_twenty_random_moments_are_resumed_to_the_bit():
+    outcomes = killed(20, seed=0)
+    check_killed(outcomes)
+    assert len({one["from"] for one in outcomes}) > 4, "the moments are spread over the run"
+
+
+def test_what_was_best_and_how_long_was_waited_survive_a_cut(tokenizer, tmp_path, cut, monkeypatch):  # noqa: F811
+    watched = {"eval_data": ROWS[:6], "eval_steps": 1, "early_stopping_patience": 3, "learning_rate": 0.2, "epochs": 10}
+    whole = fresh(tokenizer).train(ROWS, output=tmp_path / "whole", **{**STEADY, **watched})
+    record = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert record["status"] == "stopped early"
+    assert record["best_step"] < record["last_step"]
+    cut_off(cut, monkeypatch, tokenizer, tmp_path / "cut", record["last_step"] - 1, **watched)
+    resumed = fresh(tokenizer).train(ROWS, output=tmp_path / "cut", resume=True, **{**STEADY, **watched})
+    assert resumed.digest == whole.digest
+    again = json.loads((tmp_path / "cut" / "run.json").read_text())
+    assert (again["best_step"], again["last_step"]) == (record["best_step"], record["last_step"])
+
+
+def test_another_run_is_not_gone_on_with(tokenizer, tmp_path, cut, monkeypatch):  # noqa: F811
+    cut_off(cut, monkeypatch, tokenizer, tmp_path, 5)
+    with pytest.raises(ConfigError) as caught:
+        fresh(tokenizer).train(ROWS[1:], output=tmp_path, resume=True, **{**STEADY, "rank": 2, "seed": 1})
+    said = str(caught.value)
+    assert "config.rank: was 4, and is 2" in said
+    assert "options.seed: was 42, and is 1" in said
+    assert "data.digest" in said
+    assert "checkpoints/step-00000004" in said
+    fresh(tokenizer).train(ROWS, output=tmp_path, resume=True, **{**STEADY, "logging_steps": 3})
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(tokenizer, tmp_path, cut, monkeypatch):  # noqa: F811
+    whole = fresh(tokenizer).train(ROWS, **STEADY)
+    cut_off(cut, monkeypatch, tokenizer, tmp_path, 5)
+    last = tmp_path / "checkpoints" / "step-00000004"
+    content = bytearray((last / "layers.safetensors").read_bytes())
+    content[-1] ^= 1
+    (last / "layers.safetensors").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"step-00000004' is damaged.*remove that folder"):
+        fresh(tokenizer).train(ROWS, output=tmp_path, resume=True, **STEADY)
+    for path in last.iterdir():
+        path.unlink()
+    last.rmdir()
+    assert fresh(tokenizer).train(ROWS, output=tmp_path, resume=True, **STEADY).digest == whole.digest
+
+
+def test_a_disk_that_is_full_loses_nothing(tokenizer, tmp_path, monkeypatch, caplog):  # noqa: F811
+    saved, save = [], checkpoints.save_file
+
+    def filling(tensors, path):
+        saved.append(path)
+        if len(saved) > 2:  # the first checkpoint has its two files
+            path.write_bytes(b"half of it")
+            raise OSError(28, "No space left on device")
+        save(tensors, path)
+
+    monkeypatch.setattr(checkpoints, "save_file", filling)
+    found = []
+    write = checkpoints.Checkpoints.save
+
+    def saving(self, training):
+        write(self, training)
+        found.append(sorted(path.name for path in self.folder.iterdir()))
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", saving)
+    with caplog.at_level(logging.WARNING, logger="adapterkit"):
+        adapter = fresh(tokenizer).train(ROWS, output=tmp_path, **STEADY)
+    assert "no checkpoint of step 4 could be written" in caplog.text
+    assert "No space left on device" in caplog.text
+    assert "earlier ones are as they were: step-00000002" in caplog.text
+    assert found == [["step-00000002"]] * len(found)
+    assert adapter.digest == fresh(tokenizer).train(ROWS, **STEADY).digest
+
+
+def test_ctrl_c_finishes_the_step_and_keeps_it(tokenizer, tmp_path):  # noqa: F811
+    whole = fresh(tokenizer).train(ROWS, **STEADY)
+    base = fresh(tokenizer)
+    calls = []
+
+    def press(*_):
+        calls.append(1)
+        if len(calls) == 11:  # after the rows have been tried and general text measured
+            signal.raise_signal(signal.SIGINT)
+
+    base.model.model.layers[0].register_forward_pre_hook(press)
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted after step \d+ of 12; go on with resume=True"):
+        base.train(ROWS, output=tmp_path, **{**STEADY, "save_steps": 500})
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    (kept,) = (tmp_path / "checkpoints").iterdir()
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["status"] == "interrupted"
+    assert kept.name == f"step-{record['last_step']:08d}"
+    assert (
+        fresh(tokenizer).train(ROWS, output=tmp_path, resume=True, **{**STEADY, "save_steps": 500}).digest
+        == whole.digest
+    )
+
+
+def test_another_thread_leaves_ctrl_c_alone(tokenizer):  # noqa: F811
+    seen = []
+    base = fresh(tokenizer)
+    base.model.register_forward_pre_hook(lambda *_: seen.append(signal.getsignal(signal.SIGINT)))
+    worker = threading.Thread(target=lambda: base.train(ROWS, **{**OPTIONS, "max_steps": 1}))
+    worker.start()
+    worker.join()
+    assert set(seen) == {signal.default_int_handler}
+
+
+def test_a_run_that_has_ended_is_not_run_again(tokenizer, tmp_path):  # noqa: F811
+    first = fresh(tokenizer).train(ROWS, output=tmp_path, **STEADY)
+    base = fresh(tokenizer)
+    before = (tmp_path / "run.json").read_bytes()
+    assert base.train(ROWS, output=tmp_path, resume=True, **STEADY) == first
+    assert base.resident == (first,)
+    assert (tmp_path / "run.json").read_bytes() == before
+    other = fresh(tokenizer).train(ROWS, output=tmp_path, resume=True, **{**STEADY, "seed": 7})
+    assert other != first, "with other options it is another run"
+
+
+def test_resuming_needs_a_folder(tokenizer):  # noqa: F811
+    with pytest.raises(ConfigError, match="resume: needs output"):
+        fresh(tokenizer).train(ROWS, resume=True, **OPTIONS)
