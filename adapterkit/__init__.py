@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from .report import compare_runs, write_report
     from .runtime.actions import rerun
     from .sites import INPUT, SHARED, Site, match, pattern_value, shorten, targeted
-    from .train.preparing import Job
+    from .train.jobs import Job
 
 __version__ = "0.1.0"
 
@@ -76,7 +76,7 @@ _HOMES = {
     "Forward": "contracts",
     "hookimpl": "hooks",
     "INPUT": "sites",
-    "Job": "train.preparing",
+    "Job": "train.jobs",
     "JobsFailedError": "errors",
     "LayerConfig": "methods",
     "LayerMethod": "methods",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .evaluation import Comparison, Evaluation
     from .generation import Prompt
     from .planning import Plan
-    from .train.preparing import Job
+    from .train.jobs import Job
 
 __all__ = ["ACTIVE", "Base", "Selection"]
 

@@ -124,8 +124,8 @@ def without_base() -> Finding:
         severity="info",
         count=0,
         explanation=(
-            "lengths in tokens, truncated rows, missing end tokens, and rows that a tokenizer cannot use: name the base that you "
-            "will train to have them checked."
+            "Left out: lengths in tokens, truncated rows, missing end tokens, and rows that a tokenizer cannot use. Name the "
+            "base that you will train to have them checked."
         ),
     )
 

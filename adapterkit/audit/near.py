@@ -30,6 +30,8 @@ RUN = 5
 PERMUTATIONS = 128
 RECALL = (0.1, 0.9)
 """False positives are found out, so that false negatives may weigh nine times as much."""
+HIGHEST = 0.95
+"""An index for a higher threshold would overlook much; what it proposes is compared exactly anyhow."""
 MOST_TRIED = 64
 """So many proposals are looked at for one text."""
 _BETWEEN = re.compile(r"[\W_]+")
@@ -58,7 +60,7 @@ class Alike(Generic[T]):
     def __init__(self, text_of: Callable[[T], str], threshold: float, seed: int) -> None:
         sketches = need("datasketch")
         self._text_of, self._threshold = text_of, threshold
-        self._index = sketches.MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, weights=RECALL)
+        self._index = sketches.MinHashLSH(threshold=min(threshold, HIGHEST), num_perm=PERMUTATIONS, weights=RECALL)
         self._blank = sketches.MinHash(num_perm=PERMUTATIONS, seed=seed % 2**32, hashfunc=_as_it_is)
         self.groups: list[Group[T]] = []
 

@@ -23,7 +23,7 @@ def need(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingLibraryError(module.partition(".")[0]) from error
+        raise MissingLibraryError((error.name or module).partition(".")[0]) from error
 
 
 def not_checked(what: str, error: MissingLibraryError) -> Finding:
@@ -32,5 +32,5 @@ def not_checked(what: str, error: MissingLibraryError) -> Finding:
         name="not-checked",
         severity="warning",
         count=0,
-        explanation=f"{what}: not looked for, as {error} is not installed; pip install 'adapterkit[audit]'.",
+        explanation=f"Left out: {what}, as {error} is not installed: pip install 'adapterkit[audit]'.",
     )

@@ -85,7 +85,7 @@ class PersonalData:
     def _is_card(self, text: str) -> bool:
         digits = "".join(filter(str.isdigit, text))
         # the first digits of the networks that issue cards (ISO/IEC 7812): 3 to 6, and 2 for Mastercard's and Mir's
-        return digits[0] in "23456" and len(set(digits)) > 2 and self._luhn.is_valid(digits)
+        return digits[0] in "23456" and len(set(digits)) > 1 and self._luhn.is_valid(digits)
 
     def _phone_numbers(self, text: str) -> Iterator[Match]:
         for region in self._regions or (None,):

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from adapterkit.adapter import Adapter
     from adapterkit.base import Base
-    from adapterkit.generation import Prompt
 
     from .items import Item
     from .options import AuditOptions
@@ -42,7 +41,7 @@ class _Question:
     """What is asked, and what would be a repetition."""
 
     item: Item
-    prompt: Prompt
+    prompt: Any
     expected: str
     whole: bool
 
@@ -86,8 +85,8 @@ def repeats(found: dict[str, Any], repeated: Sequence[Item], quoting: Quoting) -
             severity="info",
             count=0,
             explanation=(
-                "repeated completions: every completion is a label, which a good adapter has to repeat. Plant canaries to see what "
-                "an adapter keeps of its rows (plant_canaries, or --plant on the command line)."
+                "Left out: repeated completions. Every completion is a label, which a good adapter has to repeat. Plant canaries "
+                "to see what an adapter keeps of its rows (plant_canaries, or --plant on the command line)."
             ),
         )
     reference, what = (unseen["adapter"], "held-out rows") if unseen["rows"] else (seen["base"], "the base alone")
@@ -139,7 +138,7 @@ def _possible(base: Base, items: Sequence[Item], options: AuditOptions) -> Itera
             yield _Question(item, prompt, expected, len(ids) <= options.memory_tokens)
 
 
-def _parts(item: Item) -> tuple[Prompt | None, str]:
+def _parts(item: Item) -> tuple[Any, str]:
     """What to ask, and what training would have said; raw text is asked for its second half."""
     record = item.record
     if isinstance(record, Text):
@@ -150,8 +149,9 @@ def _parts(item: Item) -> tuple[Prompt | None, str]:
     last = max((place for place, message in enumerate(messages) if message.train), default=0)
     if not last or not messages[last].content:
         return None, ""
-    asked = messages[:last]
-    return (Conversation(asked, record.tools) if record.tools else asked), messages[last].content
+    if record.tools:
+        return Conversation(messages[:last], record.tools), messages[last].content
+    return messages[:last], messages[last].content
 
 
 def _repeated(base: Base, adapter: Adapter | None, asked: Sequence[_Question], options: AuditOptions) -> list[bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
@@ -158,4 +158,6 @@ def _sum_up(files: tuple[Path, ...], *, as_json: bool) -> None:
         ]
         for one in found
     )
-    print(f"{sum(one.blind for one in every)} of {sum(len(one.best) for one in every)} marks were blind", file=sys.stderr)
+    print(
+        f"{sum(one.blind for one in every)} of {sum(len(one.best) for one in every)} marks were blind", file=sys.stderr
+    )

@@ -67,7 +67,9 @@ def evaluate(
     harness: Annotated[
         tuple[str, ...],
         Parameter(
-            help="A task of lm-evaluation-harness, instead of DATA; may be given again.", negative="", show_default=False
+            help="A task of lm-evaluation-harness, instead of DATA; may be given again.",
+            negative="",
+            show_default=False,
         ),
     ] = (),
     harness_folder: Annotated[str | None, Parameter(help="A folder with tasks of your own for it.")] = None,
@@ -150,9 +152,9 @@ def _harness(
 ) -> None:
     from adapterkit.evaluation.harness import run_tasks
 
-    contenders = {"adapter": adapter} if adapter is not None else {"base": None}
-    if compare:
-        contenders |= {"base": None}
+    contenders: dict[str, Adapter | None] = {"adapter": adapter} if adapter is not None else {}
+    if compare or not contenders:
+        contenders["base"] = None
     found = {
         name: run_tasks(shared, tasks, adapter=one, folder=folder, limit=limit, batch_size=batch_size)
         for name, one in contenders.items()

@@ -25,11 +25,13 @@ COMMANDS = {
     "train": "Train an adapter.",
     "generate": "Answer prompts.",
     "evaluate": "Score an adapter beside the base alone.",
+    "compare": "Score adapters on the same rows, and let people mark their answers side by side.",
     "audit": "Look through training data, and for what an adapter has memorised of it.",
+    "report": "Write the report of a run, or a page that compares several.",
     "bake": "Write a model of its own: the base with an adapter added to its weights.",
     "check": "Hold a method to its contract, on tiny models that are built in memory.",
 }
-MODULES = {"generate": "answer", "evaluate": "answer"}
+MODULES = {"generate": "answer"}
 """The modules of commands that are not called as they are."""
 MISUSE = 2
 

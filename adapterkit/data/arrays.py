@@ -29,7 +29,6 @@ class Elements:
         self._file = file
         self._decoder = json.JSONDecoder()
         self._text, self._at = "", 0
-        self._ended = False
         self.line, self._column = 1, 1
 
     @property
@@ -82,13 +81,12 @@ class Elements:
 
     def _more(self, size: int = CHUNK) -> bool:
         """Read on, and forget what is behind; False at the end of the file."""
-        if self._ended:
-            return False
         read = self._file.read(size)
-        self._ended = not read
+        if not read:
+            return False
         self.line, self._column = self._place(self._at)
         self._text, self._at = self._text[self._at :] + read, 0
-        return not self._ended
+        return True
 
     def _place(self, position: int) -> tuple[int, int]:
         lines = self._text.count("\n", 0, position)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -53,7 +53,8 @@ def asked(records: Iterable[Record]) -> Iterator[Asked]:
         if last and turns[last].content:
             tools = "" if isinstance(record, Text) else record.tools
             before = turns[:last]
-            yield Asked(row, Conversation(before, tools=tools) if tools else before, turns[last].content)
+            prompt: Any = Conversation(before, tools=tools) if tools else before
+            yield Asked(row, prompt, turns[last].content)
 
 
 def longest_answer(base: Base, asked: Sequence[Asked]) -> int:

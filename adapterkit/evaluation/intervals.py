@@ -80,7 +80,7 @@ def _correlation(both: int, one: int, other: int, neither: int) -> float:
     product = (both + one) * (other + neither) * (both + other) * (one + neither)
     if not product:
         return 0.0
-    excess = both * neither - one * other
+    excess: float = both * neither - one * other
     if excess > 0:  # the correction for small numbers
         excess = max(excess - (both + one + other + neither) / 2, 0)
     return excess / math.sqrt(product)

@@ -15,7 +15,7 @@ from adapterkit.adapter import Adapter
 from adapterkit.config import build_config
 from adapterkit.contracts import Text
 from adapterkit.data.batching import collate
-from adapterkit.data.dataset import encode_rows
+from adapterkit.data.dataset import Encoded, encode_rows
 from adapterkit.data.padding import check_known, pad_id
 from adapterkit.data.rendering import Renderer
 from adapterkit.errors import SelectionError
@@ -29,13 +29,14 @@ from .progress import progress
 from .reporting import say_what_was_lost
 from .result import Evaluation
 from .samples import Ratio, on_samples
+from .unseen import say_never_given
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from adapterkit.base import Base
     from adapterkit.contracts import Metric
-    from adapterkit.data.dataset import Encoded, Unusable
+    from adapterkit.data.dataset import Unusable
 
     from .asking import Asked
     from .intervals import Interval
@@ -116,7 +117,10 @@ def evaluate(
     if chosen.compare:
         contenders = {"base": None, **contenders}
     found = score_all(base, prepare(base, data, contenders.values(), columns, format, chosen), contenders)
-    return attrs.evolve(found["adapter"], base=found.get("base")) if adapter is not None else found["base"]
+    if adapter is None:
+        return found["base"]
+    say_never_given(found["adapter"])
+    return attrs.evolve(found["adapter"], base=found.get("base"))
 
 
 def check_adapter(adapter: Any, what: str = "evaluate") -> None:
@@ -144,10 +148,12 @@ def prepare(
         UnknownNameError: A metric that is not there.
     """
     metrics = choose(base.registry, options.metrics)
-    rows = encode_rows(
-        data, Renderer(base.tokenizer, options.max_length), base.registry, columns=columns, format=format
-    )
-    say_what_was_lost(rows.report)
+    if isinstance(data, Encoded):
+        rows = data  # those that a run has held out: read, reported and encoded already
+    else:
+        renderer = Renderer(base.tokenizer, options.max_length)
+        rows = encode_rows(data, renderer, base.registry, columns=columns, format=format)
+        say_what_was_lost(rows.report)
     check_known(base.model, *(one.input_ids for one in rows.examples))
     asking = list(asked(rows.records))
     silent = len(rows.examples) - len(asking)

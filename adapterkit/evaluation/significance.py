@@ -36,7 +36,7 @@ def compare_scores(first: Sampled, second: Sampled, sampled: tuple[Numbers, Numb
     moved = moved[~np.isnan(moved)]
     value = first.value - second.value
     as_far = np.count_nonzero(np.abs(moved - value) >= abs(value) * (1 - 1e-12))
-    return min(1.0, (as_far + 1) / (len(moved) + 1)), "bootstrap"
+    return float(min(1.0, (as_far + 1) / (len(moved) + 1))), "bootstrap"
 
 
 def sign_test(better: int, worse: int) -> float:

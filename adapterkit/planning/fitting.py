@@ -93,7 +93,7 @@ def _rehearsals(base: str) -> Rehearsals:
 
 def _step(run: Measured, bases: Mapping[str, Any], *, bf16: bool) -> Step:
     method = default_registry().method(run.method)
-    _, options = split_options(method, {"batch_size": run.rows, "max_length": run.length, "bf16": bf16, **run.options})
+    _, options = split_options(method, {"batch_size": run.rows, "max_length": run.length, "bf16": bf16, "use_fused_kernels": True, **run.options})
     config = build_config(method.config, {}, what="options")
     rehearsals = _rehearsals(json.dumps(bases[run.base]))
     return rehearsals.step(method, config, options, [Row(run.length, run.length - 1)] * run.rows)

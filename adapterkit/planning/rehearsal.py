@@ -15,13 +15,15 @@ from adapterkit.data.packing import pack
 from adapterkit.errors import ConfigError
 from adapterkit.forward import BaseForward
 from adapterkit.head import MOST_LOGITS
+from adapterkit.kernels import fused
 from adapterkit.resident import build_layers, check_method
 from adapterkit.runtime import Runtime
+from adapterkit.train.batches import MOST_PADDING
 from adapterkit.train.forward import AdapterInTraining, recomputing
 from adapterkit.train.offload import LEAST_BYTES
 
 from .meter import Meter, Operation, Peak, rounded
-from .standins import Attention, Packed
+from .standins import METER, Kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -106,14 +108,14 @@ class Step:
 
 
 class _OnStage(Runtime):
-    """The runtime of a rehearsal: what is computed again computes attention as it was computed first."""
+    """The runtime of a rehearsal: what is computed again is computed as it was at first."""
 
     meter: Meter
 
     def checkpoint_contexts(self) -> tuple[Any, Any]:
-        """The same, with the stand-in for attention."""
+        """The same, with the stand-ins, which autograd's engine knows nothing of."""
         forward, again = super().checkpoint_contexts()
-        return forward, _both(again, Attention(self.meter))
+        return forward, _both(again, Kernels())
 
 
 @contextlib.contextmanager
@@ -156,15 +158,14 @@ class Stage:
         with base.mode:
             runtime = _OnStage(base.model, base.sites, owner=self)
             meter = runtime.meter = Meter([*base.tensors, *self._layers.parameters(), *self._layers.buffers()])
-            for module in base.model.modules():
-                if isinstance(module, Packed):
-                    module.meter = meter
             handles = [one.register_post_accumulate_grad_hook(_counted(meter)) for one in parameters]
+            token = METER.set(meter)
             try:
                 passes, kept, work, launches = self._take(runtime, rows, options)
             except (RuntimeError, NotImplementedError) as error:
                 raise _cannot(self._method, error) from error
             finally:
+                METER.reset(token)
                 runtime.remove()
                 for handle in handles:
                     handle.remove()
@@ -187,16 +188,17 @@ class Stage:
         base, meter = self._base, runtime.meter
         plain = attrs.evolve(options, activation_offload=False, bf16=bool(options.bf16))
         module = AdapterInTraining(base.model, self._method.name, self._layers, runtime, self._objective, plain).train()
-        packed = options.packing and not module.prefix_length and _takes_masks(base.model, rows)
+        packed = options.packing and not module.prefix_length and _keeps_apart(base, rows)
         examples = [_example(row).after(module.virtual_tokens()) for row in rows]
-        dtype = base.model.dtype
+        dtype = base.dtype
         recomputation = recomputing(base.model, runtime) if options.gradient_checkpointing else contextlib.nullcontext()
         offloading = _offloading(module, base.tensors) if options.activation_offload else contextlib.nullcontext()
         parts = in_passes(range(len(rows)), [len(one.input_ids) for one in examples], options.tokens_per_pass)
         kept: dict[str, float] = {}
         work: Counter[Operation] = Counter()
         launches = 0
-        with meter, Attention(meter), recomputation:
+        kernels = fused(base.model) if options.use_fused_kernels else contextlib.nullcontext()
+        with meter, Kernels(), kernels, recomputation:
             if packed:
                 meter.enter(CHECK)
                 _check_packing(base.model, examples, meter, dtype)
@@ -206,7 +208,7 @@ class Stage:
                 meter.enter(f"forward {number + 1}")
                 meter.chosen = sum(rows[row].trained for row in part)
                 mine = [examples[row] for row in part]
-                batch = pack(mine, 0, "cpu", dtype) if packed else collate(mine, 0, "cpu")
+                batch = pack(mine, 0, "cpu", dtype) if packed and not _fills(mine) else collate(mine, 0, "cpu")
                 with offloading:
                     loss = module(batch).total / meter.chosen
                 kept[f"backward {number + 1}"] = float(meter.held - meter.gradients)
@@ -226,13 +228,18 @@ def _counted(meter: Meter) -> Any:
     return lambda parameter: meter.is_gradient(parameter.grad)
 
 
-def _takes_masks(model: Any, rows: Sequence[Row]) -> bool:
-    """Whether rows are packed, as far as a configuration tells; a run tries it."""
-    config = model.config.get_text_config()
+def _keeps_apart(base: Skeleton, rows: Sequence[Row]) -> bool:
+    """Whether rows may be packed, as far as a configuration tells; a run tries it."""
+    config = base.model.config.get_text_config()
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     longest = max(row.length for row in rows)
-    attends = hasattr(config, "num_attention_heads") and config._attn_implementation in ("sdpa", "eager")  # noqa: SLF001
-    return attends and not any(window is not None and window < longest for window in windows)
+    return base.takes_masks and not any(window is not None and window < longest for window in windows)
+
+
+def _fills(examples: Sequence[Example]) -> bool:
+    """Whether rows fill a tensor as they are, so that they are not packed."""
+    lengths = [len(one.input_ids) for one in examples]
+    return max(lengths) * len(lengths) <= (1.0 + MOST_PADDING) * sum(lengths)
 
 
 @torch.no_grad()
@@ -240,7 +247,7 @@ def _check_packing(model: Any, examples: Sequence[Example], meter: Meter, dtype:
     """What :func:`adapterkit.train.batches.keeps_rows_apart` holds at once: logits of two rows, together and each alone."""
     tried = sorted(examples[:64], key=lambda one: -len(one.input_ids))[-2:]
     most = max(1, MOST_LOGITS // int(model.config.get_text_config().vocab_size) // len(tried))
-    forward = BaseForward(model)
+    forward = BaseForward(model)  # nothing is kept for a backward pass
 
     def logits(batch: Any, places: list[int]) -> Tensor:
         meter.chosen = sum(places)

@@ -17,7 +17,7 @@ from adapterkit.loading import DTYPES
 from adapterkit.quantization import FORMATS, stored_format
 from adapterkit.sites import find_sites
 
-from .standins import pack_linears
+from .standins import attend_by_stand_in, pack_linears
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,13 +93,17 @@ class Skeleton:
         sites: Where adapters may act.
         layers: How many blocks it has.
         quantize: What its linear layers but the head are stored in; empty where they are not quantized.
+        takes_masks: Whether its attention takes a mask of the caller's.
+        dtype: What its other weights are in.
     """
 
     mode: FakeTensorMode
     model: Any
     sites: tuple[Site, ...]
     layers: int
-    quantize: str = ""
+    quantize: str
+    takes_masks: bool
+    dtype: torch.dtype
 
     @property
     def tensors(self) -> list[torch.Tensor]:
@@ -134,7 +138,12 @@ def skeleton(shape: BaseShape, layers: int, quantize: str = "", *, double_quant:
         if quantize:
             linears = [site.name for site in find_sites(model) if site.kind in ("linear", "conv1d") and not site.is_head]
             pack_linears(model, linears, quantize, shape.dtype, double_quant=double_quant)
-        return Skeleton(mode=mode, model=model, sites=find_sites(model), layers=layers, quantize=quantize)
+        takes_masks = model.config.get_text_config()._attn_implementation in ("sdpa", "eager")  # noqa: SLF001
+        attend_by_stand_in(model)
+        sites = find_sites(model)
+    return Skeleton(
+        mode=mode, model=model, sites=sites, layers=layers, quantize=quantize, takes_masks=takes_masks, dtype=shape.dtype
+    )
 
 
 def with_layers(config: Any, layers: int) -> Any:

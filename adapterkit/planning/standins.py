@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,12 @@ from torch.overrides import TorchFunctionMode
 if TYPE_CHECKING:
     from .meter import Meter
 
-__all__ = ["Attention", "Packed", "pack_linears"]
+__all__ = ["METER", "NAME", "Kernels", "Packed", "attend_by_stand_in", "pack_linears"]
+
+METER: ContextVar[Meter] = ContextVar("adapterkit_meter")
+"""What counts the work of kernels that are stood in for."""
+NAME = "adapterkit-rehearsal"
+"""What transformers knows :func:`attention` by."""
 
 ALIGNMENT = 8
 """A mask whose rows are no multiple of this many numbers is copied to where they are, for each layer."""
@@ -20,38 +26,71 @@ GROUP, GROUPS = 64, 256
 """Weights that share a scale, and scales that share one of their own."""
 
 
-class Attention(TorchFunctionMode):
-    """Within this block, attention takes the memory of PyTorch's fused kernels: scores are never all there at once."""
-
-    def __init__(self, meter: Meter) -> None:
-        super().__init__()
-        self._meter = meter
+class Kernels(TorchFunctionMode):
+    """Within this block, norms take the memory of PyTorch's fused kernel for GPUs, and not that of the formula for CPUs."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
         """One call of PyTorch's functions."""
-        kwargs = kwargs or {}
-        if func is not functional.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        query, key, value, *rest = args
-        mask = kwargs.get("attn_mask", rest[0] if rest else None)
-        if mask is not None and mask.shape[-1] % ALIGNMENT:
-            mask = functional.pad(mask, (0, ALIGNMENT - mask.shape[-1] % ALIGNMENT))
-        attended: Tensor = _Attended.apply(query, key, value, mask, self._meter)  # type: ignore[no-untyped-call]
-        return attended
+        if func is functional.rms_norm:
+            x, _, weight, *_ = args
+            return _Norm.apply(x, weight)  # type: ignore[no-untyped-call]
+        return func(*args, **(kwargs or {}))
+
+
+class _Norm(torch.autograd.Function):
+    """Keeps its input and a number for each row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, x.new_empty(x.shape[:-1], dtype=torch.float32))
+        return x * weight
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, _ = ctx.saved_tensors
+        return grads[0] * x, torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+
+
+def attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any  # noqa: ARG001
+) -> tuple[Tensor, None]:
+    """What transformers calls for attention in a rehearsal: scores are never all there at once, as in PyTorch's fused kernels.
+
+    Without a mask, they share keys and values among the heads of a group; with one, transformers copies these for each head.
+    """
+    if attention_mask is not None:
+        key, value = (one.repeat_interleave(query.shape[1] // one.shape[1], 1) for one in (key, value))
+        if attention_mask.shape[-1] % ALIGNMENT:
+            attention_mask = functional.pad(attention_mask, (0, ALIGNMENT - attention_mask.shape[-1] % ALIGNMENT))
+    attended: Tensor = _Attended.apply(query, key, value, attention_mask)  # type: ignore[no-untyped-call]
+    return attended.transpose(1, 2), None
+
+
+def no_mask(*given: Any, **named: Any) -> None:  # noqa: ARG001
+    """What transformers calls for a mask where none was given; kernels that leave out what comes after a token need none."""
+
+
+def attend_by_stand_in(model: Any) -> None:
+    """Have a model that attends by PyTorch's function attend by :func:`attention` instead."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    if model.config.get_text_config()._attn_implementation == "sdpa":  # noqa: SLF001 - transformers has no public name for it
+        AttentionInterface.register(NAME, attention)
+        AttentionMaskInterface.register(NAME, no_mask)
+        model.set_attn_implementation(NAME)
 
 
 class _Attended(torch.autograd.Function):
     """Query ``(batch, heads, length, size)``, keys and values perhaps of fewer heads; keeps them, its output and a row's sum."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, meter: Meter) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         batch, heads, length, _ = query.shape
         # laid out as (batch, length, heads, size), so that what is made of it next needs no copy
         out = query.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)
         sums = query.new_empty(batch, heads, length, dtype=torch.float32)
         ctx.save_for_backward(query, key, value, mask, out, sums)
-        ctx.meter = meter
-        meter.charge(*_work(query, key, value, mask), attention=True)
+        METER.get().charge(*_work(query, key, value, mask), attention=True)
         return out
 
     @staticmethod
@@ -59,18 +98,18 @@ class _Attended(torch.autograd.Function):
         query, key, value, mask, out, sums = ctx.saved_tensors
         batch, heads, length, _ = query.shape
         delta = torch.empty_like(sums)
-        wide = [query.new_empty(one.shape[0], one.shape[2], heads, one.shape[3]).transpose(1, 2) for one in (key, value)]
+        wide = [one.new_empty(one.shape[0], one.shape[2], heads, one.shape[3]).transpose(1, 2) for one in (key, value)]
         grad_query = query.new_empty(batch, length, heads, query.shape[3]).transpose(1, 2)
         # sums of the query's gradient, which many blocks add to, in float32
         running = torch.empty(query.shape, dtype=torch.float32, device=query.device)
         flops, moved = _work(query, key, value, mask)
-        ctx.meter.charge(flops * 5 // 2, 2 * moved, attention=True)
+        METER.get().charge(flops * 5 // 2, 2 * moved, attention=True)
         del delta, running, out, grads
         narrow = [
             one if one.shape[1] == like.shape[1] else one.unflatten(1, (like.shape[1], -1)).sum(2)
             for one, like in zip(wide, (key, value), strict=True)
         ]
-        return grad_query, narrow[0], narrow[1], None, None
+        return grad_query, narrow[0], narrow[1], None
 
 
 def _work(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[int, int]:
@@ -90,7 +129,7 @@ class Packed(nn.Linear):
     def __init__(self, linear: Any, quantize: str, dtype: torch.dtype, *, double_quant: bool) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.quantize, self.dtype, self.meter = quantize, dtype, None
+        self.quantize, self.dtype = quantize, dtype
         numbers = self.in_features * self.out_features
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.to(dtype), requires_grad=False)
         if quantize == "int8":
@@ -115,8 +154,7 @@ class Packed(nn.Linear):
             scales = [torch.empty(-(-self.weight.numel() * 2 // GROUP)) for _ in range(2)]
             del scales
         weight = torch.empty(self.out_features, self.in_features, dtype=self.dtype)
-        if self.meter is not None:
-            self.meter.charge(0, self.weight.nbytes + weight.nbytes)
+        METER.get().charge(0, self.weight.nbytes + weight.nbytes)
         return weight
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .comparing import RunComparison, compare_runs
+from .comparing import RunComparison, compare_runs, summarise
 from .page import run_page
-from .reading import read_run
+from .reading import explain_no_run, read_run
 from .writing import write_page
 
 if TYPE_CHECKING:
     import os
 
-__all__ = ["RunComparison", "compare_runs", "write_report"]
+__all__ = ["RunComparison", "compare_runs", "explain_no_run", "read_run", "summarise", "write_report"]
 
 REPORT = "report.html"
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["Chart", "Line", "Mark", "draw", "with_smoothing"]
 
 UNITS = 1000
-DOTS = 40
+BUCKETS, FEWEST_BUCKETS = 800, 60
+"""Parts of the steps of all curves of a chart together, and at least of each; a part keeps its least and greatest value."""
+DOTS = 25
 """A line of so few values shows each as a dot."""
 ROWS = 40
 """Rows of the table below a chart."""
@@ -108,12 +110,14 @@ def draw(
     marks: Sequence[Mark] = (),
     small: bool = False,
     linear: bool = False,
+    until: int = 0,
 ) -> Chart | None:
-    """A chart of curves over the optimizer steps; None when there is nothing to draw."""
-    lines = [attrs.evolve(line, points=thin(line.points)) for line in lines if line.points]
+    """A chart of curves over the optimizer steps, at least up to ``until``; None when there is nothing to draw."""
+    buckets = max(FEWEST_BUCKETS, BUCKETS // max(1, len(lines)))
+    lines = [attrs.evolve(line, points=thin(line.points, buckets)) for line in lines if line.points]
     if not lines:
         return None
-    steps = [step for line in lines for step, _ in line.points]
+    steps = [until, *(step for line in lines for step, _ in line.points)]
     ticks = 4 if small else 6
     across = make_scale([min(0, *steps), max(steps)], ticks, steps=True)
     up = make_scale([value for line in lines for _, value in line.points], ticks, linear=linear)
@@ -121,7 +125,7 @@ def draw(
     return Chart(
         key=key,
         title=title,
-        unit=f"{unit}, logarithmic, by step" if up.logarithmic else f"{unit}, by step",
+        unit=", ".join(word for word in (unit, "logarithmic" if up.logarithmic else "", "by step") if word),
         about=" ".join(_said(line) for line in lines if not line.faint),
         lines=tuple(_drawn(line, across, up) for line in lines),
         x=tuple((_percent(across.place(value)), label) for value, label in across.ticks),
@@ -148,7 +152,7 @@ def with_smoothing(name: str, curve: Series, color: int = 0) -> list[Line]:
 def _drawn(line: Line, across: Scale, up: Scale) -> Drawn:
     places = [(across.place(step), 1 - up.place(value)) for step, value in line.points]
     path = "M" + "L".join(f"{x * UNITS:.1f} {y * UNITS:.1f}" for x, y in places)
-    dots = tuple((_percent(x), _percent(y)) for x, y in places) if len(places) <= DOTS else ()
+    dots = tuple((_percent(x), _percent(y)) for x, y in places) if len(places) <= DOTS and not line.faint else ()
     last = number(line.points[-1][1])
     return Drawn(name=line.name, color=line.color, faint=line.faint, path=path, dots=dots, last=last)
 

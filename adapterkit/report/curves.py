@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -29,15 +30,19 @@ def charts(run: RunFolder) -> tuple[Chart, ...]:
     """The loss over the whole width, the rest beside each other."""
     marks = tuple(_marks(run))
     held_out = series(run.log, "eval_loss")
-    loss = [*with_smoothing("training", series(run.log, "loss")), Line(name="held out", points=held_out.points, color=1)]
+    loss = [
+        *with_smoothing("training", series(run.log, "loss")),
+        Line(name="held out", points=held_out.points, color=1),
+    ]
+    part = functools.partial(draw, small=True, until=run.run.last_step or 0)
     rate = series(run.log, "learning_rate")
     general = perplexity(series(run.log, "general_loss"))
     drawn = [
-        draw("loss", "Loss", "nats per token", loss, marks=marks),
-        draw("general", "Perplexity of general text", "per token", _line("general text", general, 2), small=True),
-        draw("rate", "Learning rate", "at its largest", _line("learning rate", rate, 3), small=True, linear=True),
-        draw("norm", "Gradient norm", "before clipping", _noisy(run, "gradient norm", "grad_norm", 4), small=True),
-        draw("speed", "Speed", "tokens per second", _noisy(run, "tokens per second", "tokens_per_second", 5), small=True),
+        draw("loss", "Loss", "nats per token", loss, marks=marks, until=run.run.last_step or 0),
+        part("general", "Perplexity of general text", "per token", _line("general text", general, 2)),
+        part("rate", "Learning rate", "", _line("learning rate", rate, 3), linear=True),
+        part("norm", "Gradient norm", "before clipping", _noisy(run, "gradient norm", "grad_norm", 4)),
+        part("speed", "Speed", "tokens per second", _noisy(run, "tokens per second", "tokens_per_second", 5)),
     ]
     return tuple(chart for chart in drawn if chart is not None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -21,7 +22,11 @@ OPEN_ROWS = 10
 MOST_CLASSES = 12
 """A matrix of more classes fits no page; the pairs that were confused say the same in fewer words."""
 LONGEST = 80
-TITLES = {"classes": "by class, the worst first", "confused": "what was taken for what", "fields": "by field, the worst first"}
+TITLES = {
+    "classes": "by class, the worst first",
+    "confused": "what was taken for what",
+    "fields": "by field, the worst first",
+}
 SHADES = 5
 
 
@@ -83,9 +88,12 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], base: Any) -> Table:
     beside = {row.get(key): row.get(telling) for row in base if _is_flat(row)} if isinstance(base, list) else {}
     with_base = bool(beside) and _is_share(telling)
     if _is_share(telling):
-        rows = sorted(rows, key=lambda row: row.get(telling) if isinstance(row.get(telling), (int, float)) else 2.0)
+        rows = sorted(rows, key=lambda row: _share(row.get(telling)))
     shown = [
-        (*(_cell(name, row.get(name)) for name in columns), *((_cell(telling, beside.get(row[key])),) if with_base else ()))
+        (
+            *(_cell(name, row.get(name)) for name in columns),
+            *((_cell(telling, beside.get(row[key])),) if with_base else ()),
+        )
         for row in rows[:MOST_ROWS]
     ]
     return Table(
@@ -98,6 +106,10 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], base: Any) -> Table:
         rest=tuple(shown[OPEN_ROWS:]),
         missing=len(rows) - len(shown),
     )
+
+
+def _share(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.inf
 
 
 def _details(evaluation: Mapping[str, Any] | None, name: str) -> dict[str, dict[str, Any]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from .numbers import count, moment, number
+from .numbers import count, moment
 from .texts import seen
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def _place(row: Mapping[str, Any]) -> str:
     return _short(row.get("where", "a row")) + (f" ({part})" if part and part != "training" else "")
 
 
-def provenance(run: RunFolder) -> Iterator[tuple[str, str, bool]]:
+def provenance(run: RunFolder) -> Iterator[tuple[str, Any, bool]]:
     """Label, value, and whether it is one to copy letter by letter."""
     told, manifest = run.run, run.manifest or {}
     yield "base", told.base.get("name"), False
@@ -117,10 +116,9 @@ def provenance(run: RunFolder) -> Iterator[tuple[str, str, bool]]:
 
 
 def settings(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Options and their values as they would be written; long ones are cut."""
+    """Options and their values as Python writes them; long ones are cut."""
     for name, value in values.items():
-        text = number(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
-        yield _short(name), _short(text)
+        yield _short(name), _short(repr(value))
 
 
 def loading(run: RunFolder) -> str:

@@ -16,7 +16,6 @@ __all__ = ["RUN", "SCHEMA", "STATES", "RunFile", "check_run"]
 RUN = "run.json"
 SCHEMA = 1
 STATES = ("running", "finished", "stopped early", "interrupted", "failed")
-NUMBER, TEXT = (int, float), (str,)
 MOST = 1e18
 """No count, size or time is larger; not a number is not smaller."""
 
@@ -77,14 +76,31 @@ class RunFile:
     adapter: str | None = None
 
 
-KINDS: dict[str, tuple[type, ...]] = {
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < MOST
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+NUMBER, TEXT, OBJECT = (
+    (_is_number, f"a number from 0 to {MOST:.0e}"),
+    (_is_text, "a text"),
+    (_is_object, "an object"),
+)
+KINDS = {
     **dict.fromkeys(("method", "status", "objective", "plugin", "quantize", "device", "started", "finished"), TEXT),
     **dict.fromkeys(("reason", "adapter"), TEXT),
-    **dict.fromkeys(("config", "options", "base", "data", "eval_data", "replay", "versions"), (dict,)),
+    **dict.fromkeys(("config", "options", "base", "data", "eval_data", "replay", "versions"), OBJECT),
     **dict.fromkeys(("steps", "processes", "parameters", "seconds", "tokens", "peak_memory"), NUMBER),
     **dict.fromkeys(("last_step", "best_step"), NUMBER),
 }
-WORDS = {TEXT: "a text", (dict,): "an object", NUMBER: "a number"}
+"""What each field must be, and how that is said."""
 
 
 def check_run(values: Mapping[str, Any], what: str) -> RunFile:
@@ -100,12 +116,10 @@ def check_run(values: Mapping[str, Any], what: str) -> RunFile:
     schema = values.get("schema")
     if schema != SCHEMA:
         raise RunError(f"{what} has schema {schema!r:.50}; {SCHEMA} is known here: update adapterkit")
-    for name, kinds in KINDS.items():
+    for name, (kind, word) in KINDS.items():
         value = values.get(name)
-        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-            raise RunError(f"{what}: {name} must be {WORDS[kinds]}, not {value!r:.80}")
-        if kinds is NUMBER and value is not None and not 0 <= value < MOST:
-            raise RunError(f"{what}: {name} must be a number from 0 to {MOST:.0e}, not {value!r:.80}")
+        if value is not None and not kind(value):
+            raise RunError(f"{what}: {name} must be {word}, not {value!r:.80}")
     if not values.get("method"):
         raise RunError(f"{what}: method is missing")
     if values.get("status") not in STATES:

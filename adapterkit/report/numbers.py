@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
-__all__ = ["change", "count", "duration", "memory", "moment", "money", "number", "percent"]
+__all__ = ["capital", "change", "count", "duration", "memory", "moment", "money", "number", "percent"]
 
 MINUTE, HOUR = 60, 3600
 
@@ -20,7 +20,7 @@ def number(value: float | None, digits: int = 4) -> str:
     if size and not 1e-4 <= size < 1e9:
         mantissa, _, power = f"{value:.{max(digits - 2, 0)}e}".partition("e")
         mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-        return _signed(f"{mantissa}e{int(power)}")
+        return f"{mantissa}e{int(power)}".replace("-", "−")
     places = max(0, digits - 1 - math.floor(math.log10(size))) if size else 0
     return _signed(f"{value:,.{places}f}")
 
@@ -87,8 +87,13 @@ def moment(text: str | None) -> str:
     except ValueError:
         return text
     if when.tzinfo is not None:
-        when = when.astimezone(timezone.utc)
+        when = when.astimezone(UTC)
     return f"{when:%Y-%m-%d %H:%M} UTC"
+
+
+def capital(text: str) -> str:
+    """A sentence with its first letter large."""
+    return text[:1].upper() + text[1:]
 
 
 def _signed(text: str) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from adapterkit.errors import DataError, RunError
+
 from .curves import charts, missing_curves
 from .details import matrices, tables
 from .examples import grouped
 from .facts import data_rows, loading, notes_on_data, provenance, settings, unusable
-from .numbers import count, duration, moment
+from .numbers import capital, count, duration, moment
+from .reading import AUDIT
 from .rendering import render
 from .scores import all_scores
 from .spans import place
@@ -38,8 +41,10 @@ def run_page(run: RunFolder, price_per_hour: float | None = None) -> str:
     groups, left_out = grouped(run.evaluation)
     reasons, more_reasons = unusable(run)
     scores = all_scores(run.evaluation)
+    audit = _audit(run)
     return render(
         "run.html",
+        inline_styles=audit is not None,
         title=f"{run.name}: training report",
         run=run,
         told=run.run,
@@ -61,7 +66,7 @@ def run_page(run: RunFolder, price_per_hour: float | None = None) -> str:
         data_notes=tuple(notes_on_data(run)),
         reasons=reasons,
         more_reasons=more_reasons,
-        audit=_audit(run),
+        audit=audit,
         provenance=tuple(one for one in provenance(run) if one[1] not in (None, "")),
         options={"run": tuple(settings(run.run.options)), "method": tuple(settings(run.run.config))},
         loading=loading(run),
@@ -92,7 +97,7 @@ def _status(run: RunFolder) -> tuple[str, str] | None:
         return None
     at = f" after {_steps(run)}" if told.last_step is not None else ""
     kept = f"The adapter of step {count(told.best_step)} was kept." if told.best_step is not None else ""
-    reason = f"{told.reason.rstrip('.')}." if told.reason else ""
+    reason = f"{capital(told.reason).rstrip('.')}." if told.reason else ""
     return f"{STATUS[told.status]}{at}.", " ".join(word for word in (reason, kept, ON[told.status]) if word)
 
 
@@ -102,4 +107,7 @@ def _audit(run: RunFolder) -> str | None:
         return None
     from adapterkit.audit import audit_section
 
-    return audit_section(run.audit)
+    try:
+        return audit_section(run.audit)
+    except DataError as error:
+        raise RunError(f"{run.path / AUDIT}: {error}") from None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-__all__ = ["RunFolder", "explain_no_run", "read_run"]
+__all__ = ["AUDIT", "RunFolder", "explain_no_run", "read_run"]
 
 LOG, EVALUATION, AUDIT, UNUSABLE = "log.jsonl", "evaluation.json", "audit.json", "unusable.jsonl"
 MANIFEST = Path("adapter") / "adapterkit.json"
@@ -151,14 +151,12 @@ def _parse(data: bytes, where: str) -> Any:
     """A JSON value; NaN and Infinity are taken, as a run that diverged logs them."""
     try:
         value = json.loads(data)
-        if _too_deep(value):
-            raise RunError(f"{where}: nested deeper than {DEEPEST} levels")
     except RecursionError:
         raise RunError(f"{where}: nested deeper than {DEEPEST} levels") from None
-    except RunError:
-        raise
     except ValueError as error:  # not JSON, or not UTF-8
         raise RunError(f"{where}: not valid JSON: {error}") from None
+    if _too_deep(value):
+        raise RunError(f"{where}: nested deeper than {DEEPEST} levels")
     return value
 
 

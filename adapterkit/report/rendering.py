@@ -37,7 +37,9 @@ def render(template: str, **values: Any) -> str:
     The page's policy lets it fetch nothing, and run and show nothing but the one style and the one script that are in it.
     """
     style, script = _file("style.css"), _file("script.js")
-    policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    policy = (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    )
     page: str = (
         _environment()
         .get_template(template)

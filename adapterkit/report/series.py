@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["Series", "series", "smooth", "thin"]
 
 Points = tuple[tuple[int, float], ...]
-BUCKETS = 400
-"""Parts of a thinned curve; each keeps two points, which is finer than a screen shows."""
 SMOOTHED = 25
 """A smoothed value is the mean of about this part of all records."""
-FEWEST = 20
+FEWEST = 50
 """A curve of fewer records needs no smoothing."""
 LARGEST = 1e30
 """A value beyond this is as good as infinite, and no axis could show it."""
@@ -81,7 +79,7 @@ def smooth(points: Points) -> Points:
     return tuple(smoothed)
 
 
-def thin(points: Points, buckets: int = BUCKETS) -> Points:
+def thin(points: Points, buckets: int) -> Points:
     """At most two points for each part of the steps, its least and its greatest, and the first and the last point of all."""
     if len(points) <= 2 * buckets:
         return points

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from .numbers import change, count, duration, memory, money, number
+from .numbers import capital, change, count, duration, memory, money, number
 from .scores import all_scores, headline, words
 from .series import series
 
@@ -65,14 +65,14 @@ def gain(run: RunFolder) -> Verdict:
         return _gain_in_loss(run)
     rows = (run.evaluation or {}).get("rows")
     on = f"on {count(rows)} held-out rows" if isinstance(rows, int) else "on held-out rows"
-    facts = [(f"{words(score.name)}, with the adapter", _with_interval(score, score.value, score.interval))]
+    facts = [("with the adapter", _with_interval(score, score.value, score.interval))]
     if score.base is None:
         return Verdict(
             title="Gain",
             state="unknown",
             verdict="base not measured",
             figure=score.say(score.value),
-            about=f"{words(score.name)} {on}; the base alone was not scored beside it.",
+            about=f"{capital(words(score.name))} {on}; the base alone was not scored beside it.",
             facts=tuple(facts),
         )
     facts.append(("the base alone", _with_interval(score, score.base, score.base_interval)))
@@ -82,7 +82,7 @@ def gain(run: RunFolder) -> Verdict:
         state=state,
         verdict=verdict,
         figure=score.gain,
-        about=f"{words(score.name)} {on}, beside the base alone.",
+        about=f"{capital(words(score.name))} {on}, beside the base alone.",
         facts=tuple(facts),
     )
 
@@ -104,15 +104,13 @@ def _gain_in_loss(run: RunFolder) -> Verdict:
     held_out = series(run.log, "eval_loss")
     kept = held_out.at(run.run.best_step)
     if kept is None:
-        missing = "no held-out rows: give eval_data or eval_split, and the base is scored beside the adapter."
+        missing = "No held-out rows: give eval_data or eval_split, and the base is scored beside the adapter."
         if run.run.eval_data:
-            missing = "the held-out rows were never scored: the run did not get so far."
-        return Verdict(
-            title="Gain", state="unknown", verdict="not measured", figure="–", about=missing[0].upper() + missing[1:]
-        )
+            missing = "The held-out rows were never scored: the run did not get so far."
+        return Verdict(title="Gain", state="unknown", verdict="not measured", figure="–", about=missing)
     start = held_out.points[0]
     if start[0] != 0 or len(held_out.points) == 1:
-        about = "loss on held-out rows; there is no score of the base beside it."
+        about = "Loss on held-out rows; there is no score of the base beside it."
         return Verdict(title="Gain", state="unknown", verdict="base not measured", figure=number(kept), about=about)
     better = kept < start[1]
     return Verdict(
@@ -123,7 +121,7 @@ def _gain_in_loss(run: RunFolder) -> Verdict:
         about="Perplexity on held-out rows, beside the base alone. Answers were not scored: the run did not end well."
         if run.evaluation is None and run.run.status in ("failed", "interrupted", "running")
         else "Perplexity on held-out rows, beside the base alone.",
-        facts=(("perplexity, with the adapter", number(_exp(kept))), ("the base alone", number(_exp(start[1])))),
+        facts=(("with the adapter", number(_exp(kept))), ("the base alone", number(_exp(start[1])))),
     )
 
 
@@ -154,9 +152,12 @@ def forgetting(run: RunFolder) -> Verdict:
         figure=change(found.before, found.after),
         about="Perplexity of held-out general text, beside the base alone; higher is worse.",
         facts=(
-            ("perplexity, with the adapter", number(found.after)),
+            ("with the adapter", number(found.after)),
             ("the base alone", number(found.before)),
-            ("replay", f"{count(replayed)} general rows mixed in" if replayed else "none: replay= mixes general rows in"),
+            (
+                "replay",
+                f"{count(replayed)} general rows mixed in" if replayed else "none: replay= mixes general rows in",
+            ),
         ),
     )
 
@@ -200,13 +201,17 @@ def result(run: RunFolder) -> str:
         verb = "went from" if score.better is None else "rose from" if score.value > score.base else "fell from"
         rows = (run.evaluation or {}).get("rows")
         on = f"On {count(rows)} held-out rows" if isinstance(rows, int) else "On held-out rows"
-        return f"{on}, {words(score.name)} {verb} {score.say(score.base)} with the base alone to {score.say(score.value)}."
+        return (
+            f"{on}, {words(score.name)} {verb} {score.say(score.base)} with the base alone to {score.say(score.value)}."
+        )
     for name, what in (("eval_loss", "The loss on held-out rows"), ("loss", "The training loss")):
         found = series(run.log, name)
         if len(found.points) > 1:
             (first, before), (last, after) = found.points[0], found.points[-1]
             verb = "fell" if after < before else "rose"
-            return f"{what} {verb} from {number(before)} at step {count(first)} to {number(after)} at step {count(last)}."
+            return (
+                f"{what} {verb} from {number(before)} at step {count(first)} to {number(after)} at step {count(last)}."
+            )
     return "Nothing was measured yet."
 
 

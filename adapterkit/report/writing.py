@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapterkit.errors import RunError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["write_page"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from adapterkit.adapter import Adapter
@@ -12,6 +11,7 @@ from adapterkit.resident import flatten, load_state
 
 from .preparing import summary, versions
 from .record import peak_memory
+from .telling import tell, tell_again
 
 if TYPE_CHECKING:
     from adapterkit.base import Base
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from .preparing import Prepared
 
 __all__ = ["conclude", "fail"]
-
-logger = logging.getLogger("adapterkit")
 
 
 def conclude(home: Base, one: Prepared) -> Adapter:
@@ -40,6 +38,8 @@ def conclude(home: Base, one: Prepared) -> Adapter:
             training.checkpoints.clear()
     status = "stopped early" if watch.stop else "finished"
     one.record.end(status, watch.stop or None, **progress(one), best_step=watch.kept_step, adapter=adapter.digest)
+    if output and training.processes.main:
+        tell(one, adapter, output)
     base.registry.notify("adapterkit_train_finished", run=training.run, adapter=adapter)
     return adapter
 
@@ -48,6 +48,9 @@ def fail(one: Prepared, error: BaseException) -> None:
     """Note that a run did not reach its end."""
     status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
     one.record.end(status, str(error) or type(error).__name__, **progress(one))
+    output = one.training.run.output
+    if output and one.training.processes.main and one.asked.report:
+        tell_again(output)
     one.base.registry.notify("adapterkit_train_failed", run=one.training.run, error=error)
 
 
@@ -67,7 +70,7 @@ def _manifest(one: Prepared) -> Manifest:
     base, run, log = one.base, one.training.run, one.training.log
     kept = one.training.watch.kept_step
     training = {
-        "objective": one.objective,
+        "objective": one.asked.objective,
         "options": to_dict(run.options),
         "steps": one.training.step if kept is None else kept,
         **({"quantize": base.quantized} if base.quantized else {}),

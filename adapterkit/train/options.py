@@ -29,14 +29,18 @@ SAME = (
 """Our names and what PEFT and transformers call the same, in either direction: for suggestions only."""
 
 
-def split_options(method: Method, options: Mapping[str, Any]) -> tuple[Any, TrainOptions]:
+def split_options(method: Method, options: Mapping[str, Any], others: Iterable[str] = ()) -> tuple[Any, TrainOptions]:
     """The method's configuration and the run's options; the method's own defaults go before the general ones.
+
+    ``others`` are names that ``train`` takes besides, for suggestions.
 
     Raises:
         ConfigError: Every name that neither knows and every value that does not fit, together.
     """
     of_method, of_run = option_names(method.config), option_names(TrainOptions)
-    problems = _unknown(method, [name for name in options if name not in {*of_method, *of_run}], of_method, of_run)
+    problems = _unknown(
+        method, [name for name in options if name not in {*of_method, *of_run}], of_method, {*of_run, *others}
+    )
     config = _try(method.config, {k: v for k, v in options.items() if k in of_method}, problems)
     run = _try(TrainOptions, {**method.defaults, **{k: v for k, v in options.items() if k in of_run}}, problems)
     if problems:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import platform
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import torch
 
 from adapterkit.adapter import Adapter
 from adapterkit.artifact.replacing import check_replaceable
-from adapterkit.config import build_config, to_dict
+from adapterkit.config import to_dict
 from adapterkit.contracts import Run
 from adapterkit.data.dataset import encode_rows
 from adapterkit.data.general import general_rows
@@ -29,6 +30,7 @@ from adapterkit.resident import build_layers, check_method, rehearse
 from .batches import choose_collate
 from .checkpoints import Checkpoints
 from .forward import AdapterInTraining
+from .jobs import TRAIN_TAKES, Job, RunOptions, sort_options
 from .journal import Journal
 from .options import split_options
 from .processes import Processes
@@ -51,27 +53,7 @@ if TYPE_CHECKING:
 
     from .journal import Bars
 
-__all__ = ["Job", "Prepared", "prepare", "summary", "versions"]
-
-
-@attrs.frozen(init=False)
-class Job:
-    """One adapter to be trained: what :meth:`adapterkit.Base.train` takes, as a value.
-
-    Args:
-        data: Its training rows.
-        method: The name of a method plugin.
-        name: What it is called in logs, and its folder in ``output``; by default its number.
-        **options: What ``train`` takes besides.
-    """
-
-    data: Any
-    method: str
-    name: str
-    options: Mapping[str, Any]
-
-    def __init__(self, data: Any, *, method: str = "lora", name: str = "", **options: Any) -> None:
-        self.__attrs_init__(data, method, name, options)  # type: ignore[attr-defined]
+__all__ = ["Prepared", "prepare", "summary", "versions"]
 
 
 @attrs.frozen(kw_only=True)
@@ -79,10 +61,11 @@ class Prepared:
     """An adapter that is ready to be trained, and what is needed to conclude it.
 
     Attributes:
+        job: What was asked for.
+        asked: What of it is neither its method's nor its steps'.
         base: What it is trained on: the user's base, or a quantized twin.
         method: How.
         config: The method's configuration, resolved for this base.
-        objective: The name of what it minimises.
         layers: What is trained.
         rows: What it learns from, and what it is measured on.
         training: What changes from step to step.
@@ -90,32 +73,16 @@ class Prepared:
         done: The adapter, where a run that is to be resumed had reached its end.
     """
 
+    job: Job
+    asked: RunOptions
     base: Base
     method: Method
     config: Any
-    objective: str
     layers: nn.ModuleDict
     rows: TrainingData
     training: Training
     record: RunRecord
     done: Adapter | None = None
-
-
-@attrs.frozen(kw_only=True)
-class RunOptions:
-    """What of a run is neither its method's nor its steps'."""
-
-    objective: str = "sft"
-    """What the run minimises."""
-    general_data: Any = None
-    """Raw text that the run is not about; what it forgets is measured on it, on passages of our own by default."""
-    resume: bool = False
-    """Go on from the last checkpoint in ``output``, where there is one."""
-    report: bool = True
-    """Write ``report.html`` into ``output``, with scores of the adapter and the base, and an audit of the data."""
-
-
-DATA_OPTIONS = ("columns", "format", "eval_data", "eval_split", "replay", "replay_ratio")
 
 
 def prepare(base: Base, job: Job, output: Path | None, shown: Bars) -> Prepared:
@@ -125,12 +92,11 @@ def prepare(base: Base, job: Job, output: Path | None, shown: Bars) -> Prepared:
         ConfigError: Options that nothing knows, or whose values do not fit.
         DataError: Rows that cannot be used.
     """
-    options = dict(job.options)
-    about_data = {name: options.pop(name) for name in DATA_OPTIONS if name in options}
-    about_run = {field.name: options.pop(field.name) for field in attrs.fields(RunOptions) if field.name in options}
-    asked = build_config(RunOptions, about_run, what="options of train")
+    if isinstance(job.data, Iterator):  # which could be gone through once only, and the audit reads the rows as well
+        job = Job(list(job.data), method=job.method, name=job.name, **job.options)
+    about_data, asked, options = sort_options(job)
     method, objective = base.registry.method(job.method), base.registry.objective(asked.objective)
-    wanted, run_options = split_options(method, options)
+    wanted, run_options = split_options(method, options, TRAIN_TAKES)
     check_output(output)
     if asked.resume and output is None:
         raise ConfigError("options of train do not fit", ["resume: needs output, the folder of the run to go on with"])
@@ -145,10 +111,7 @@ def prepare(base: Base, job: Job, output: Path | None, shown: Bars) -> Prepared:
     config = base.registry.call("configure", method, config=wanted, sites=base.sites)
 
     renderer = Renderer(base.tokenizer, run_options.max_length)
-    rows = load_training_data(job.data, renderer=renderer, registry=base.registry, seed=run_options.seed, **about_data)
-    for name, report in rows.reports.items():
-        say_what_was_lost(report, name)
-    check_known(base.model, (rows.examples.highest,), (rows.held_out.examples.highest if rows.held_out else 0,))
+    rows = _read(base, job.data, renderer, run_options, about_data)
     general = _general(
         asked.general_data, renderer, base, wanted=output is not None or bool(run_options.max_forgetting)
     )
@@ -177,16 +140,32 @@ def prepare(base: Base, job: Job, output: Path | None, shown: Bars) -> Prepared:
         if done is None:
             _begin(training, training.checkpoints, resume=asked.resume)
     return Prepared(
+        job=job,
+        asked=asked,
         base=base,
         method=method,
         config=config,
-        objective=asked.objective,
         layers=layers,
         rows=rows,
         training=training,
         record=RunRecord(output if training.processes.main else None, fixed),
         done=done,
     )
+
+
+def _read(
+    base: Base, data: Any, renderer: Renderer, options: TrainOptions, about_data: Mapping[str, Any]
+) -> TrainingData:
+    """The rows of a run, found fit for this base."""
+    rows = load_training_data(data, renderer=renderer, registry=base.registry, seed=options.seed, **about_data)
+    for name, report in rows.reports.items():
+        say_what_was_lost(report, name)
+    if rows.held_out is None and (options.early_stopping_patience or options.load_best_model_at_end):
+        reason = "early_stopping_patience and load_best_model_at_end: need held-out rows; give eval_data or eval_split"
+        raise ConfigError("options of train do not fit", [reason])
+    parts = [rows.examples, *([rows.held_out.examples] if rows.held_out else [])]
+    check_known(base.model, [part.highest for part in parts])
+    return rows
 
 
 def check_output(folder: Path | None) -> None:

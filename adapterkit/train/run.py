@@ -16,9 +16,10 @@ from .concluding import conclude, fail
 from .fleet import Fleet
 from .forward import recomputing
 from .interrupting import interruptible
+from .jobs import Job, name_jobs
 from .journal import bars
 from .passes import Together, alone
-from .preparing import Job, prepare
+from .preparing import prepare
 
 if TYPE_CHECKING:
     import os
@@ -80,29 +81,6 @@ def train_many(base: Base, jobs: Sequence[Job], *, output: str | os.PathLike[str
         problems = {one.training.run.name: failed[one.training] for one in ready if one.training in failed}
         raise JobsFailedError(problems, adapters)
     return [one for one in adapters if one is not None]
-
-
-def name_jobs(jobs: Sequence[Job]) -> list[Job]:
-    """The same jobs, each with a name: its number where it has none.
-
-    Raises:
-        ConfigError: There is none, something is no job, or two have one name.
-    """
-    strange = [one for one in jobs if not isinstance(one, Job)]
-    if not jobs or strange:
-        problem = f"{strange[0]!r:.80} is no Job" if strange else "there is no job"
-        raise ConfigError("train_many needs jobs", [f"{problem}: give Job(data, method=..., rank=...)"])
-    named = [
-        job if job.name else Job(job.data, method=job.method, name=str(n), **job.options) for n, job in enumerate(jobs)
-    ]
-    names = [job.name for job in named]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    bad = [name for name in names if Path(name).name != name]
-    problems = [f"{name!r}: two jobs have this name" for name in twice]
-    problems += [f"{name!r}: a job's name is that of its folder too, and may hold no separator" for name in bad]
-    if problems:
-        raise ConfigError("names of jobs do not fit", problems)
-    return named
 
 
 @contextlib.contextmanager

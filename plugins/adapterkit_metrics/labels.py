@@ -52,6 +52,7 @@ def class_details(predictions: Sequence[str], references: Sequence[str]) -> dict
         {
             "label": label,
             "rows": int(expected_as[k]),
+            "given": int(given_as[k]),
             "precision": float(hits[k] / given_as[k]) if given_as[k] else 0.0,
             "recall": float(hits[k] / expected_as[k]),
             "f1": float(2 * hits[k] / (given_as[k] + expected_as[k])),

@@ -27,7 +27,10 @@ TOOLS = json.dumps(
             "function": {
                 "name": "get_weather",
                 "description": "The weather of a city",
-                "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}},
+                "parameters": {
+                    "type": "object",
+                    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+                },
             },
         }
     ]
@@ -122,7 +125,10 @@ def test_a_call_after_other_calls_is_found_at_its_own_place(kind, tool_tokenizer
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (Conversation((ASKED, Message("assistant", "x", train=True)), TOOLS), "does not write the tool or parameter 'get_"),
+        (
+            Conversation((ASKED, Message("assistant", "x", train=True)), TOOLS),
+            "does not write the tool or parameter 'get_",
+        ),
         (Conversation((ASKED, calling(ROME))), "does not write what the assistant calls in turn 2"),
         (Conversation((*TALK.messages[:1], calling(ROME, train=False), *TALK.messages[2:])), "the call would be lost"),
     ],

@@ -20,7 +20,10 @@ function element(tag, text, className) {
   return made;
 }
 function differs(row) { return new Set(row.answers).size > 1; }
-function number(value) { return value === null ? "–" : Math.abs(value) >= 1000 ? value.toPrecision(4) : value.toFixed(4); }
+function number(value) {
+  if (value === null) return "–";
+  return Math.abs(value) < 1000 ? value.toFixed(4) : value < 1e9 ? Math.round(value).toLocaleString("en") : value.toPrecision(3);
+}
 function signed(value) { return value === null ? "–" : (value > 0 ? "+" : "") + number(value); }
 function range(interval, write) { return interval ? `[${write(interval[0])}, ${write(interval[1])}]` : ""; }
 
