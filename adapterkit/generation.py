@@ -10,7 +10,7 @@ import torch
 from attrs.validators import and_, ge, gt, le, optional
 
 from .config import build_config
-from .contracts import Message, Text
+from .contracts import Conversation, Message, Text
 from .data.batching import prepend
 from .data.padding import check_known, check_padding, keeps_state, pad_id
 from .data.rendering import Renderer
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GenerateOptions", "Prompt", "generate"]
 
-Prompt: TypeAlias = str | Text | Sequence[Message | Mapping[str, str]]
-"""What a user says; turns, as messages or mappings with ``role`` and ``content``; or a Text to go on from, without a template."""
+Prompt: TypeAlias = str | Text | Conversation | Sequence[Message | Mapping[str, Any]]
+"""What a user says; turns, as messages or mappings with ``role`` and ``content``; a Conversation, which may bring tools; or a Text
+to go on from, without a template."""
 
 MOST_SEED = 2**63 - 1
 MOST_TEMPERATURE = 1e6
@@ -96,12 +97,15 @@ def _batches(order: Sequence[int], ids: Sequence[Sequence[int]], size: int, *, e
 
 def _check_prompts(prompts: Any) -> None:
     """Refuse what would fail later, or be taken for something else."""
-    if isinstance(prompts, (str, Text, Mapping)) or not isinstance(prompts, Sequence):
+    if isinstance(prompts, (str, Text, Conversation, Mapping)) or not isinstance(prompts, Sequence):
         raise DataError(f"prompts are a text or a list of prompts, not {type(prompts).__name__}")
     for number, prompt in enumerate(prompts):
         if isinstance(prompt, (str, Text)):
             if not (prompt if isinstance(prompt, str) else prompt.text):
                 raise DataError(f"prompts[{number}] is empty: there is nothing to go on from")
+        elif isinstance(prompt, Conversation):
+            if not prompt.messages:
+                raise DataError(f"prompts[{number}] is a conversation without turns: there is nothing to answer")
         elif isinstance(prompt, Mapping):
             raise DataError(
                 f"prompts[{number}] is one turn; a prompt of turns is a list: [[{{'role': …, 'content': …}}]]"
@@ -114,7 +118,8 @@ def _check_prompts(prompts: Any) -> None:
 
 def _is_turn(turn: Any) -> bool:
     if isinstance(turn, Mapping):
-        return isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
+        said = isinstance(turn.get("content"), str) or bool(turn.get("tool_calls"))
+        return isinstance(turn.get("role"), str) and said
     return isinstance(turn, Message)
 
 

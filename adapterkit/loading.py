@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-__all__ = ["DTYPES", "LoadedBase", "Source", "format_in_files", "load_base"]
+__all__ = [
+    "DTYPES",
+    "LoadedBase",
+    "Source",
+    "default_device",
+    "format_in_files",
+    "load_base",
+    "set_own_device",
+]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,10 +42,12 @@ class Source:
         revision: A Hub commit, tag or branch; the commit that it names is what adapters remember.
         dtype: ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: the checkpoint's own on an accelerator, and
             float32 on a CPU, where half precision is exact on few machines and slow on most.
-        device: Such as ``"cuda:1"``; ``"auto"`` is the first accelerator, else the CPU.
+        device: Such as ``"cuda:1"``; ``"auto"`` is the first accelerator, else the CPU; each of several processes that share a
+            run has its own.
         tokenizer: A tokenizer to use instead of the one beside the model.
         quantize: ``"nf4"``, ``"fp4"`` or ``"int8"``: what the linear layers but the head are stored in.
         double_quant: Whether the scales of 4-bit weights are themselves stored in 8 bits.
+        on_host: Whether the weights are to stay in the host's memory for now: they go to several accelerators, in pieces.
     """
 
     location: Any
@@ -47,6 +57,7 @@ class Source:
     tokenizer: Any = None
     quantize: str | None = None
     double_quant: bool = True
+    on_host: bool = False
 
     @property
     def is_object(self) -> bool:
@@ -111,13 +122,13 @@ def _load_files(source: Source) -> tuple[Any, Any]:
     dtype = _dtype(source.dtype, device)
     revision = source.revision or "main"
     try:
-        with _progress_on_a_terminal():
+        with _progress_on_a_terminal(), _whole():
             # never the adapter that a folder may hold beside its model: adapters come in through the trusted loader alone
             model, report = AutoModelForCausalLM.from_pretrained(
                 location,
                 revision=revision,
                 dtype=dtype,
-                device_map={"": device},  # a quantized model is made where it is to be, and cannot be moved
+                device_map={"": "cpu" if source.on_host else device},  # a quantized model is made where it is to be, and cannot be moved
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
@@ -167,7 +178,7 @@ def _progress_on_a_terminal() -> Iterator[None]:
     """Within this block, transformers draws its progress bars on a terminal only."""
     from transformers.utils import logging
 
-    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
+    if (sys.stderr.isatty() and not _local_rank()) or not logging.is_progress_bar_enabled():
         yield
         return
     logging.disable_progress_bar()
@@ -175,6 +186,20 @@ def _progress_on_a_terminal() -> Iterator[None]:
         yield
     finally:
         logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _whole() -> Iterator[None]:
+    """Within this block, transformers loads a base in every process, where FSDP's settings would have it loaded in the first."""
+    name = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+    before = os.environ.get(name)
+    if before is not None:
+        os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[name] = before
 
 
 def _check_complete(location: str, missing: Iterable[str]) -> None:
@@ -224,15 +249,36 @@ def _check_object(source: Source) -> nn.Module:
     return model
 
 
-def _device(device: str) -> torch.device:
-    if device != "auto":
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
-            raise BaseLoadError(f"device {device!r} is not there: {_first_line(error)}") from error
-        return torch.device(device)
+def default_device() -> torch.device:
+    """What ``device="auto"`` is: the first accelerator, this process's own where several share a run, else the CPU."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return accelerator if accelerator is not None else torch.device("cpu")
+    if accelerator is None or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
+        return torch.device("cpu")
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return torch.device(accelerator.type, _local_rank() % torch.accelerator.device_count()) if several else accelerator
+
+
+def set_own_device() -> None:
+    """Make this process's accelerator the one that torch uses where none is named."""
+    device = default_device()
+    if device.index is not None:
+        torch.get_device_module(device).set_device(device)
+
+
+def _local_rank() -> int:
+    """Which of the processes of this machine that share a run this is, as launchers say it."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return default_device()
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+        raise BaseLoadError(f"device {device!r} is not there: {_first_line(error)}") from error
+    asked, own = torch.device(device), default_device()
+    return own if asked.index is None and asked.type == own.type else asked
 
 
 def _dtype(dtype: str, device: torch.device) -> Any:

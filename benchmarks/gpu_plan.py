@@ -84,6 +84,11 @@ def measure(base: Base, method: str, rows: int, length: int, options: dict[str, 
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+    masks = []
+    seeing = base.model.register_forward_pre_hook(
+        lambda module, given, named: masks.append(torch.is_grad_enabled() and named.get("attention_mask") is not None),
+        with_kwargs=True,
+    )
     with tempfile.TemporaryDirectory() as folder:
         adapter = base.train(
             rows_of(base.tokenizer, STEPS * rows, length),
@@ -97,6 +102,7 @@ def measure(base: Base, method: str, rows: int, length: int, options: dict[str, 
             **options,
         )
         log = [json.loads(line) for line in Path(folder, "log.jsonl").read_text().splitlines()]
+    seeing.remove()
     base.unload(adapter)
     speeds = [line["tokens_per_second"] for line in log if "tokens_per_second" in line]
     tokens = rows * length
@@ -108,6 +114,7 @@ def measure(base: Base, method: str, rows: int, length: int, options: dict[str, 
         "reserved": torch.cuda.max_memory_reserved() / GIB if on_gpu else 0.0,
         "tokens_per_second": (len(speeds) - 1) * tokens / took,
         "context": (total - free - reserved) / GIB,
+        "packed": any(masks),
     }
 
 
@@ -142,7 +149,7 @@ def run_all(chosen: argparse.Namespace) -> None:
             torch.cuda.empty_cache()
             continue
         context = found.pop("context")
-        run = Measured(**say, **{key: round(value, 4) for key, value in found.items()})
+        run = Measured(**say, packed=bool(found.pop("packed")), **{key: round(value, 4) for key, value in found.items()})
         line = {**attrs.asdict(run), "context": round(context, 3), "took": round(time.perf_counter() - began, 1)}
         print(json.dumps({**line, **({} if chosen.bare else compared(run, bases, find_device()))}), flush=True)
 

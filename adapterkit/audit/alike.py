@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .counting import counted
-from .findings import Finding, Shown, severity_of
+from .findings import NEVER, Finding, Shown, several, severity_of
 from .items import normalised
 from .near import Alike, drawn
 
@@ -64,12 +64,12 @@ def _within(index: Alike[Item], rows: int, options: AuditOptions, quoting: Quoti
     return [
         Finding(
             name="near-duplicates",
-            severity=severity_of(share, warning=0.05, serious=0.5),
+            severity=severity_of(share, warning=0.05, serious=NEVER),
             count=len(pairs),
             share=share,
             explanation=(
-                f"{len(pairs):,} rows are nearly an earlier one (similarity {options.near_duplicates:g} or more): they add little "
-                f"and weigh as much as others. Keep one of each, and look at those whose completions differ.{note}"
+                f"{several(len(pairs), 'row')} nearly like an earlier one (similarity {options.near_duplicates:g} or more): such "
+                f"rows add little and weigh as much as others. Keep one of each, and look at those whose completions differ.{note}"
             ),
             counts={"with another completion": torn, "with the same completion": len(pairs) - torn},
             examples=tuple(_pair(group.first, group.others, quoting) for group in found[: quoting.most]),
@@ -93,8 +93,8 @@ def _between(index: Alike[Item], held_out: Sequence[Item], rows: int, quoting: Q
             count=len(pairs),
             share=share,
             explanation=(
-                f"{len(pairs):,} evaluation rows are nearly a training row: a score on them flatters. Split by what rows have in "
-                f"common (customer, document, template), not at random.{note}"
+                f"{several(len(pairs), 'evaluation row')} nearly like a training row: a score on such rows flatters. Split by what "
+                f"rows have in common (customer, document, template), not at random.{note}"
             ),
             examples=tuple(_pair(item, [other], quoting) for item, other in pairs[: quoting.most]),
         )

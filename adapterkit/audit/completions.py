@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from .findings import Finding, Shown, severity_of
+from .findings import NEVER, Finding, Shown, several, severity_of
 from .items import normalised
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def unusable_rows(unusable: Sequence[Unusable], rows: int, quoting: Quoting) -> 
             severity=severity_of(share, warning=0.0, serious=0.01),
             count=len(unusable),
             share=share,
-            explanation=f"{len(unusable):,} rows cannot be trained on: mend them, or take them out.",
+            explanation=f"{several(len(unusable), 'row')} that cannot be trained on: mend them, or take them out.",
             counts=dict(reasons.most_common(10)),
             examples=tuple(Shown((one.where,), "", quoting.reason(one.reason)) for one in unusable[: quoting.most]),
         )
@@ -79,8 +79,8 @@ def placeholders(items: Sequence[Item], quoting: Quoting) -> list[Finding]:
             count=len(hollow),
             share=share,
             explanation=(
-                f"{len(hollow):,} completions are as good as empty: the model would learn to say so. Fill them, or take the rows "
-                "out."
+                f"{several(len(hollow), 'completion')} as good as empty: the model would learn to say so. Fill them, or take the "
+                "rows out."
             ),
             counts=dict(Counter(normalised(item.completion) for item in hollow).most_common(10)),
             examples=quoting.each(hollow, lambda item: f"answers {item.completion.strip()!r}"),
@@ -98,12 +98,12 @@ def cut_off(items: Sequence[Item], quoting: Quoting) -> list[Finding]:
     return [
         Finding(
             name="maybe-cut-off",
-            severity=severity_of(share, warning=0.05, serious=1.1),
+            severity=severity_of(share, warning=0.05, serious=NEVER),
             count=len(open_ended),
             share=share,
             explanation=(
-                f"{len(open_ended):,} completions end without punctuation, which {ended:.0%} of their length have: they may be "
-                "cut off, and the model would learn to stop in mid-sentence. This is a guess: look at them."
+                f"{several(len(open_ended), 'completion')} without punctuation at the end, which {ended:.0%} of their length have: "
+                "they may be cut off, and the model would learn to stop in mid-sentence. This is a guess: look at them."
             ),
             examples=quoting.each(open_ended, lambda item: f"ends with “{item.completion.rstrip()[-40:]}”"),
         )

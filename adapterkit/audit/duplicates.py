@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from .findings import Finding, severity_of
+from .findings import Finding, several, severity_of
 from .items import normalised
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def exact_duplicates(items: Sequence[Item], quoting: Quoting) -> list[Finding]:
             count=again,
             share=share,
             explanation=(
-                f"{again:,} rows repeat another one exactly: they weigh more than their neighbours and are memorised first. "
+                f"{several(again, 'row')} exactly like an earlier one: such rows weigh more than others and are memorised first. "
                 "Keep one of each, unless the weight is meant."
             ),
             examples=tuple(quoting.rows(group, f"{len(group)} times") for group in same[: quoting.most]),
@@ -67,7 +67,8 @@ def conflicts(items: Sequence[Item], quoting: Quoting, *, label_like: bool) -> l
             count=count,
             share=share,
             explanation=(
-                f"{count:,} rows have the prompt of another one, white space and case aside, and another completion. {advice}"
+                f"{several(count, 'row')} with the prompt of another one, white space and case aside, and another completion. "
+                f"{advice}"
             ),
             examples=tuple(quoting.rows(group, _answers(group)) for group in torn[: quoting.most]),
         )
@@ -90,8 +91,8 @@ def exact_overlap(items: Sequence[Item], held_out: Sequence[Item], quoting: Quot
             count=len(seen),
             share=share,
             explanation=(
-                f"{len(seen):,} evaluation rows ask exactly what a training row asks, white space and case aside: a score on them "
-                "measures memory. Take them out of one of the two."
+                f"{several(len(seen), 'evaluation row')} with the prompt of a training row, white space and case aside: a score on "
+                "such rows measures memory. Take them out of one of the two."
             ),
             examples=tuple(quoting.rows([item, first[_asked(item)]]) for item in seen[: quoting.most]),
         )

@@ -12,7 +12,7 @@ from adapterkit.data.reports import Unusable
 from adapterkit.errors import DataError
 
 from .counting import counting
-from .findings import Finding, severity_of
+from .findings import NEVER, Finding, several, severity_of
 from .lengths import histogram
 
 if TYPE_CHECKING:
@@ -75,10 +75,10 @@ class Encoding:
         return [
             Finding(
                 name="truncated-rows",
-                severity="serious" if torn else severity_of(share, warning=0.01, serious=1.1),
+                severity="serious" if torn else severity_of(share, warning=0.01, serious=NEVER),
                 count=len(self.cut),
                 share=share,
-                explanation=f"{len(self.cut):,} rows are longer than max_length={max_length} and are cut. {advice}",
+                explanation=f"{several(len(self.cut), 'row')} longer than max_length={max_length}, and cut. {advice}",
                 counts={
                     "tokens lost": sum(tokens for _, tokens, _ in self.cut),
                     "rows that lose part of a completion": len(torn),
@@ -101,9 +101,9 @@ class Encoding:
                 count=len(self.endless),
                 share=share,
                 explanation=(
-                    f"{len(self.endless):,} rows do not train a token that ends an answer: from these the model does not learn to "
-                    "stop. Raw text that was cut has none; else use rows of prompt and completion, or a tokenizer whose template "
-                    "closes the assistant's turns."
+                    f"{several(len(self.endless), 'row')} without a trained token that ends the answer: from such rows no model "
+                    "learns to stop. Raw text that was cut has none; else use rows of prompt and completion, or a tokenizer whose "
+                    "template closes the assistant's turns."
                 ),
                 examples=quoting.each(self.endless),
             )

@@ -11,10 +11,12 @@ from adapterkit.config import to_dict
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SCHEMA", "Audit", "Finding", "Histogram", "Label", "Severity", "Shown", "severity_of"]
+__all__ = ["NEVER", "SCHEMA", "Audit", "Finding", "Histogram", "Label", "Severity", "Shown", "several", "severity_of"]
 
 SCHEMA = 1
 Severity = Literal["info", "warning", "serious"]
+NEVER = 2.0
+"""A share that no finding reaches."""
 
 
 @attrs.frozen
@@ -147,6 +149,11 @@ class Audit:
         from .html import audit_page
 
         return audit_page(self.to_json())
+
+
+def several(count: int, thing: str) -> str:
+    """``"1 row"``, ``"7 rows"``."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def severity_of(share: float, *, warning: float, serious: float) -> Severity:

@@ -14,6 +14,7 @@ from adapterkit.data.formats import applies, detect, to_records
 from adapterkit.data.progress import progress
 from adapterkit.data.reading import iter_rows
 from adapterkit.data.reports import Unusable
+from adapterkit.data.rows import Row
 from adapterkit.data.training import sources_of
 from adapterkit.errors import DataError
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from adapterkit.contracts import Message, Record
-    from adapterkit.data.rows import Row
     from adapterkit.registry import Registry
 
 __all__ = ["Item", "Items", "load", "normalised", "source_name"]
@@ -121,9 +121,13 @@ def _load(
                 to_records(chunk, registry, columns)  # raises, and says what would have worked
                 raise DataError(f"{chunk[0].where}: no data format fits")
             name = chosen.name
+        wanted = (columns or {}).values()
+        if not set(wanted) <= {column for row in chunk for column in row.cells}:
+            to_records(chunk, registry, columns, name)  # raises: such a column there is not
         first, usable = chunk, len(items.usable)
+        blank = dict.fromkeys(wanted)  # what a later row may lack, as any row may
         while chunk:
-            _convert(chunk, registry, columns, name, items)
+            _convert([Row({**blank, **row.cells}, row.where) for row in chunk], registry, columns, name, items)
             state.count(len(chunk))
             chunk = list(islice(rows, _TOGETHER))
     if len(items.usable) == usable:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from .findings import Finding, Label, Shown
+from .findings import Finding, Label, Shown, several
 from .items import normalised
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _balance(rows: Counter[str], quoting: Quoting) -> Finding:
         name="label-balance",
         severity="warning" if uneven else "info",
         count=rare,
-        explanation=f"{len(rows):,} labels: {extremes}. {advice}",
+        explanation=f"{several(len(rows), 'label')}: {extremes}. {advice}",
         counts={"labels": len(rows), f"labels with fewer than {FEW} rows": rare},
         examples=(
             Shown((), quoting.text(most), f"the commonest: {many:,} rows"),
@@ -108,7 +108,8 @@ def _spellings(rows: Counter[str], quoting: Quoting) -> list[Finding]:
             count=count,
             share=count / rows.total(),
             explanation=(
-                f"{len(torn)} labels are written in more than one way: to the model these are different answers. Write each in one."
+                f"{several(len(torn), 'label')} written in more than one way: to the model these are different answers. Write each "
+                "in one."
             ),
             examples=tuple(Shown((), quoting.text(" / ".join(map(repr, labels)))) for labels in torn[: quoting.most]),
         )
@@ -133,8 +134,8 @@ def _never_seen(rows: Counter[str], held_out: Sequence[Item], quoting: Quoting) 
             count=count,
             share=count / len(held_out),
             explanation=(
-                f"{count:,} evaluation rows expect {len(unknown)} labels that no training row has{shown}. No adapter can score on "
-                "these rows: put such rows into training, or take them out of evaluation."
+                f"{several(count, 'evaluation row')} with {several(len(unknown), 'label')} that no training row has{shown}. No "
+                "adapter can score on such rows: put such rows into training, or take them out of evaluation."
             ),
             examples=tuple(
                 quoting.rows(group, f"expects {label!r}") for label, group in list(unknown.items())[: quoting.most]

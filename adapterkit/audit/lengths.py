@@ -14,7 +14,7 @@ __all__ = ["histogram"]
 
 BINS = 20
 """About so many bins."""
-REACH = 0.995
+REACH = 0.99
 """The bins end behind this part of all texts, and the last one holds what is longer."""
 
 

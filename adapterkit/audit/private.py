@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from .findings import Finding, Shown
+from .findings import Finding, Shown, several
 from .needs import MissingLibraryError, not_checked
 from .personal import GRAVE, PersonalData
 from .secrets import Secrets
@@ -124,7 +124,7 @@ def _finding(name: str, severity: Severity, seen: Sightings, rows: int, text: st
             severity=severity,
             count=seen.rows,
             share=seen.rows / rows,
-            explanation=f"{seen.rows:,} rows hold {text}",
+            explanation=f"{several(seen.rows, 'row')} with {text}",
             counts=dict(seen.counts.most_common()),
             examples=tuple(seen.examples),
         )

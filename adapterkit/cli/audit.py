@@ -12,14 +12,13 @@ from cyclopts import Parameter
 
 from adapterkit.audit import AuditOptions, plant_canaries, write_canaries
 from adapterkit.audit import audit as look_through
+from adapterkit.audit.findings import several
 from adapterkit.errors import ConfigError, DataError
 
 from .options import check_file, given, parameters
 from .plugins import PluginFiles, registry_with
 
 __all__ = ["audit"]
-
-LISTED = 5
 
 
 def _audit(
@@ -65,6 +64,8 @@ def _audit(
     for name, path in (("--eval-data", eval_data), ("--canaries", canaries)):
         if path is not None:
             check_file(name, str(path))
+    if html is not None and not html.parent.is_dir():
+        raise ConfigError("--html does not fit", [f"{str(html)!r}: there is no folder {str(html.parent)!r}"])
     chosen = given(options, AuditOptions)
     shared: dict[str, Any] = {"columns": columns, "format": format, "registry": registry_with(plugin)}
     if plant is not None:
@@ -98,7 +99,7 @@ def _audit(
         show(found)
     if strict and found.serious:
         names = ", ".join(finding.name for finding in found.serious)
-        raise DataError(f"{len(found.serious)} serious findings: {names}")
+        raise DataError(f"{several(len(found.serious), 'serious finding')}: {names}")
 
 
 def _base(name: str | None, registry: Any, source: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from adapterkit.errors import AdapterkitError, ConfigError, SelectionError, Unkn
 
 from .new import new
 from .plugins import plugins
+from .sources import on_command_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write has nowhere to go
         return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or "stopped", file=sys.stderr)
         return 130
     except Exception as error:
         if type(error).__module__.startswith("cyclopts"):
@@ -95,5 +96,5 @@ def _stand_in(summary: str) -> Callable[..., None]:
 
 
 def _say(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {on_command_line(str(error))}", file=sys.stderr)
     return code

@@ -18,9 +18,7 @@ COMPARISON = Path("comparison.html")
 
 
 def report(
-    runs: Annotated[
-        tuple[Path, ...], Parameter(name="RUN", help="The folder of a run: the --output of train.", negative="")
-    ],
+    runs: Annotated[tuple[Path, ...], Parameter(help="The folder of a run: the --output of train.", negative="")],
     *,
     output: Annotated[
         Path | None,

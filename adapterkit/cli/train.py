@@ -53,13 +53,26 @@ def _train(
     data: Annotated[str, Parameter(help="A CSV, TSV, JSON, JSONL or Parquet file.")],
     *,
     output: Annotated[
-        Path, Parameter(help="A folder for the log and the adapter; an adapter that is already there is replaced.")
+        Path,
+        Parameter(help="A folder for the adapter, log, checkpoints and report; an adapter already there is replaced."),
     ],
     method: Annotated[str, Parameter(help="The method plugin.")] = "lora",
     columns: Annotated[dict[str, str] | None, Parameter(help="Which column is what: --columns.prompt text.")] = None,
     format: Annotated[str | None, Parameter(help="The data's format, when the first row would not tell.")] = None,  # noqa: A002
     objective: Annotated[str, Parameter(help="What the run minimises.")] = "sft",
-    eval_data: Annotated[str | None, Parameter(help="Held-out rows whose loss is logged.")] = None,
+    eval_data: Annotated[
+        str | None, Parameter(help="Held-out rows: their loss is logged, and scored at the end.")
+    ] = None,
+    eval_split: Annotated[
+        float | None, Parameter(help="Hold out this part of DATA instead, or from 1 on so many rows.")
+    ] = None,
+    replay: Annotated[str | None, Parameter(help="Other rows to mix in, against forgetting.")] = None,
+    replay_ratio: Annotated[float | None, Parameter(help="Their share of an epoch [default: 0.1].")] = None,
+    general_data: Annotated[
+        str | None, Parameter(help="Raw text on which forgetting is measured; passages of our own without it.")
+    ] = None,
+    resume: Annotated[bool, Parameter(help="Go on where the run in OUTPUT was cut off.", negative="")] = False,
+    report: Annotated[bool, Parameter(help="Write OUTPUT/report.html.")] = True,
     revision: Annotated[str | None, Parameter(help="The base's Hub commit, tag or branch.")] = None,
     dtype: Annotated[str, Parameter(help="The base's dtype: auto, float32, bfloat16, float16.")] = "auto",
     device: Annotated[str, Parameter(help="Where the base is.")] = "auto",
@@ -70,8 +83,9 @@ def _train(
     **options: Any,
 ) -> None:
     check_file("DATA", data)
-    if eval_data is not None:
-        check_file("--eval-data", eval_data)
+    for option, file in (("--eval-data", eval_data), ("--replay", replay), ("--general-data", general_data)):
+        if file is not None:
+            check_file(option, file)
     if quantize is not None and "quantize" in option_names(registry.method(method).config):
         options, quantize = {**options, "quantize": quantize}, None
     shared = Base(base, revision=revision, dtype=dtype, device=device, quantize=quantize, registry=registry)
@@ -81,8 +95,15 @@ def _train(
         "columns": columns,
         "format": format,
         "objective": objective,
+        "eval_data": eval_data,
+        "eval_split": eval_split,
+        "replay": replay,
+        "replay_ratio": replay_ratio,
+        "general_data": general_data,
+        "resume": resume,
+        "report": report,
     }
-    adapter = shared.train(data, eval_data=eval_data, **named, **options)
+    adapter = shared.train(data, **named, **options)
     folder = output / "adapter"
     if as_json:
         print(json.dumps({"adapter": str(folder), "digest": adapter.digest, **adapter.manifest.training}, indent=2))

@@ -89,10 +89,10 @@ def applies(
     columns: Mapping[str, str] | None,
     format: str | None,  # noqa: A002 - the word that users know
 ) -> bool:
-    """Whether ``columns`` and ``format`` are meant for rows like this one: it has one of the columns, or the format's shape."""
+    """Whether ``columns`` and ``format`` are meant for rows like this one: it has one of the columns, or reads in the format."""
     if columns:
         return any(column in row for column in columns.values())
-    return format is None or detect(row, _named(registry.formats(), format)) is not None
+    return format is None or _works(row, _named(registry.formats(), format)[0], {})
 
 
 def detect(

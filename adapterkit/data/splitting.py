@@ -43,7 +43,7 @@ def held_out(records: Sequence[Record], split: float, seed: int) -> list[int]:
     Raises:
         DataError: Nothing would be left to train on, or nothing can be held out.
     """
-    wanted = max(1, round(split * len(records))) if split < 1 else int(split)
+    wanted = max(1, min(round(split * len(records)), len(records) - 1)) if split < 1 else int(split)
     if wanted >= len(records):
         raise DataError(
             f"eval_split={split:g} would hold out all of {len(records)} rows: nothing would be left to train on"

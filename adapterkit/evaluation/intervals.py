@@ -107,7 +107,7 @@ def bootstrap(value: float, sampled: Numbers, confidence: float, influence: Numb
     lean = _acceleration(influence)
     low, high = (_corrected(bias, lean, NORMAL.inv_cdf((1 + sign * confidence) / 2)) for sign in (-1, 1))
     low_value, high_value = np.quantile(known, [low, high])
-    return float(low_value), float(high_value)
+    return min(float(low_value), value), max(float(high_value), value)
 
 
 def _acceleration(influence: Numbers | None) -> float:

@@ -23,7 +23,8 @@ class Calibration:
 
     Attributes:
         slack: What is held over what shapes say, as a part of it: the allocator leaves up to a MiB behind a large tensor.
-        reserved: What the allocator has taken from the driver, over what it has handed out.
+        cached: Bytes that the allocator has taken from the driver and not handed out, and
+        cached_share: the same as a part of what is made and given up again.
         context: Bytes that CUDA takes before the first tensor.
         matrices: Share of the data sheet's operations a second in products of matrices.
         attention: The same in attention.
@@ -31,9 +32,10 @@ class Calibration:
         launch: Seconds that PyTorch takes to start one kernel.
     """
 
-    slack: float = 0.02
-    reserved: float = 1.06
-    context: int = 600 * MIB
+    slack: float = 0.01
+    cached: float = 0.2 * GIB
+    cached_share: float = 0.6
+    context: float = 600 * MIB
     matrices: float = 0.65
     attention: float = 0.3
     bandwidth: float = 0.75
@@ -58,6 +60,7 @@ class Measured:
         allocated: The most that the allocator had handed out, in GiB.
         reserved: The most that it had taken from the driver, in GiB.
         tokens_per_second: Tokens a second after the first step; 0 where it was not looked at.
+        packed: Whether several rows were in one sequence.
     """
 
     base: str
@@ -68,6 +71,7 @@ class Measured:
     allocated: float
     reserved: float
     tokens_per_second: float = 0.0
+    packed: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["estimate_of", "fit"]
 
 SPEEDS = ("matrices", "attention", "bandwidth", "launch")
+SHARES, MOST_SHARE = ("matrices", "attention", "bandwidth"), 0.95
 ROUNDS = 60
 
 
@@ -50,21 +51,24 @@ def estimate_of(
 
 
 def fit(runs: Sequence[Measured], bases: Mapping[str, Any], device: Device, *, context: int) -> Calibration:
-    """The numbers that come nearest to what the runs took, by the squares of relative errors."""
+    """The numbers that come nearest to what the runs took, by the mean of relative errors: one run that something else disturbed moves them little."""
     found = Calibration(context=context)
     steps = {id(run): _step(run, bases, bf16=device.bf16) for run in runs}
 
     def off_in_memory(one: Calibration) -> float:
-        return fmean((gib(memory_of(steps[id(run)], device, one).allocated) / run.allocated - 1) ** 2 for run in runs)
+        return fmean(abs(gib(memory_of(steps[id(run)], device, one).allocated) / run.allocated - 1) for run in runs)
+
+    def off_in_cache(one: Calibration) -> float:
+        return fmean(abs(gib(memory_of(steps[id(run)], device, one).reserved) / run.reserved - 1) for run in runs)
 
     def off_in_time(one: Calibration) -> float:
         timed = [run for run in runs if run.tokens_per_second]
-        return fmean(math.log(_speed(steps[id(run)], run, device, one) / run.tokens_per_second) ** 2 for run in timed)
+        return fmean(abs(math.log(_speed(steps[id(run)], run, device, one) / run.tokens_per_second)) for run in timed)
 
     found = _nearest(found, ("slack",), off_in_memory)
-    found = attrs.evolve(found, reserved=fmean(run.reserved / run.allocated for run in runs))
+    found = _nearest(found, ("cached", "cached_share"), off_in_cache)
     found = _nearest(found, SPEEDS, off_in_time)
-    return Calibration(**{name: round(value, 9) for name, value in attrs.asdict(found).items()})
+    return Calibration(**{name: float(f"{value:.4g}") for name, value in attrs.asdict(found).items()})
 
 
 def _nearest(start: Calibration, names: Sequence[str], off: Callable[[Calibration], float]) -> Calibration:
@@ -74,7 +78,10 @@ def _nearest(start: Calibration, names: Sequence[str], off: Callable[[Calibratio
         before = least
         for name in names:
             for times in (1 + size, 1 / (1 + size)):
-                tried = attrs.evolve(best, **{name: getattr(best, name) * times})
+                value = getattr(best, name) * times
+                if name in SHARES and value > MOST_SHARE:
+                    continue  # nothing is faster than its data sheet
+                tried = attrs.evolve(best, **{name: value})
                 error = off(tried)
                 if error < least:
                     best, least = tried, error
@@ -88,15 +95,15 @@ def _rehearsals(base: str) -> Rehearsals:
 
     rope = {"rope_type": "default", "rope_theta": 5e5}
     config = LlamaConfig(**json.loads(base), max_position_embeddings=8192, rope_parameters=rope)
-    return Rehearsals(BaseShape(name="a Llama", config=config, dtype=torch.bfloat16), default_registry())
+    return Rehearsals(BaseShape(name="a Llama", config=config, dtype=torch.bfloat16), default_registry(), fused=True)
 
 
 def _step(run: Measured, bases: Mapping[str, Any], *, bf16: bool) -> Step:
     method = default_registry().method(run.method)
-    _, options = split_options(method, {"batch_size": run.rows, "max_length": run.length, "bf16": bf16, "use_fused_kernels": True, **run.options})
+    _, options = split_options(method, {"batch_size": run.rows, "max_length": run.length, "bf16": bf16, **run.options})
     config = build_config(method.config, {}, what="options")
     rehearsals = _rehearsals(json.dumps(bases[run.base]))
-    return rehearsals.step(method, config, options, [Row(run.length, run.length - 1)] * run.rows)
+    return rehearsals.step(method, config, options, [Row(run.length, run.length - 1)] * run.rows, packed=run.packed)
 
 
 def _speed(step: Step, run: Measured, device: Device, calibration: Calibration) -> float:

@@ -82,4 +82,6 @@ def memory_of(step: Step, device: Device, calibration: Calibration) -> Memory:
         context=0.0 if device.is_cpu else calibration.context,
         phase=phase,
     )
-    return memory if device.is_cpu else attrs.evolve(memory, cached=(calibration.reserved - 1) * memory.allocated)
+    if device.is_cpu:
+        return memory
+    return attrs.evolve(memory, cached=calibration.cached + calibration.cached_share * memory.working)

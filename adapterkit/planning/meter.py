@@ -84,14 +84,20 @@ class Meter(TorchDispatchMode):
         self._phase = phase
         self._note()
 
-    def charge(self, flops: int, moved: int, *, attention: bool = False) -> None:
-        """Count a kernel that these operations stand in for."""
+    def charge(self, flops: int, moved: int, *, attention: bool = False, launches: int = 1) -> None:
+        """Count so much work, and the kernels that do it."""
         self.work[Operation(flops, moved, attention)] += 1
-        self.launches += 1
+        self.launches += launches
 
     def is_gradient(self, tensor: Tensor) -> None:
         """Count what was made as a gradient, which stays until the optimizer has used it."""
         self.gradients += rounded(tensor.untyped_storage().nbytes())
+
+    def hold_besides(self, size: int) -> None:
+        """Count so many bytes that a kernel would have held for a moment, beside what is there now."""
+        self.held += size
+        self._note()
+        self.held -= size
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
         """One operation."""

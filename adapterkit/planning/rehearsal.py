@@ -14,8 +14,7 @@ from adapterkit.data.batching import collate, in_passes
 from adapterkit.data.packing import pack
 from adapterkit.errors import ConfigError
 from adapterkit.forward import BaseForward
-from adapterkit.head import MOST_LOGITS
-from adapterkit.kernels import fused
+from adapterkit.head import MOST_LOGITS, PART, TIMES_ON_GPU
 from adapterkit.resident import build_layers, check_method
 from adapterkit.runtime import Runtime
 from adapterkit.train.batches import MOST_PADDING
@@ -23,10 +22,10 @@ from adapterkit.train.forward import AdapterInTraining, recomputing
 from adapterkit.train.offload import LEAST_BYTES
 
 from .meter import Meter, Operation, Peak, rounded
-from .standins import METER, Kernels
+from .standins import METER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -107,23 +106,6 @@ class Step:
         )
 
 
-class _OnStage(Runtime):
-    """The runtime of a rehearsal: what is computed again is computed as it was at first."""
-
-    meter: Meter
-
-    def checkpoint_contexts(self) -> tuple[Any, Any]:
-        """The same, with the stand-ins, which autograd's engine knows nothing of."""
-        forward, again = super().checkpoint_contexts()
-        return forward, _both(again, Kernels())
-
-
-@contextlib.contextmanager
-def _both(first: Any, second: Any) -> Iterator[None]:
-    with first, second:
-        yield
-
-
 class Stage:
     """A base without numbers and a method's layers on it, ready for any number of rehearsals.
 
@@ -145,8 +127,13 @@ class Stage:
             except (RuntimeError, NotImplementedError) as error:
                 raise _cannot(method, error) from error
 
-    def rehearse(self, rows: Sequence[Row], options: TrainOptions) -> Step:
+    def rehearse(self, rows: Sequence[Row], options: TrainOptions, *, packed: bool | None = None) -> Step:
         """Take one step on ``rows``.
+
+        Args:
+            rows: The rows of a batch.
+            options: The run's options.
+            packed: Whether several rows are in one sequence; by default as a run would have it, as far as that is known before.
 
         Raises:
             ConfigError: The method does something that needs numbers, or does not go with the options.
@@ -156,12 +143,12 @@ class Stage:
             raise ConfigError(f"options of method {self._method.name!r} do not fit", [reason])
         base, parameters = self._base, [one for one in self._layers.parameters() if one.requires_grad]
         with base.mode:
-            runtime = _OnStage(base.model, base.sites, owner=self)
-            meter = runtime.meter = Meter([*base.tensors, *self._layers.parameters(), *self._layers.buffers()])
+            runtime = Runtime(base.model, base.sites, owner=self)
+            meter = Meter([*base.tensors, *self._layers.parameters(), *self._layers.buffers()])
             handles = [one.register_post_accumulate_grad_hook(_counted(meter)) for one in parameters]
             token = METER.set(meter)
             try:
-                passes, kept, work, launches = self._take(runtime, rows, options)
+                passes, kept, work, launches = self._take(runtime, meter, rows, options, packed)
             except (RuntimeError, NotImplementedError) as error:
                 raise _cannot(self._method, error) from error
             finally:
@@ -184,11 +171,13 @@ class Stage:
             passes=passes,
         )
 
-    def _take(self, runtime: _OnStage, rows: Sequence[Row], options: TrainOptions) -> tuple[int, Any, Any, int]:
-        base, meter = self._base, runtime.meter
+    def _take(
+        self, runtime: Runtime, meter: Meter, rows: Sequence[Row], options: TrainOptions, packed: bool | None
+    ) -> tuple[int, Any, Any, int]:
+        base = self._base
         plain = attrs.evolve(options, activation_offload=False, bf16=bool(options.bf16))
         module = AdapterInTraining(base.model, self._method.name, self._layers, runtime, self._objective, plain).train()
-        packed = options.packing and not module.prefix_length and _keeps_apart(base, rows)
+        tried = options.packing and not module.prefix_length and _keeps_apart(base, rows)
         examples = [_example(row).after(module.virtual_tokens()) for row in rows]
         dtype = base.dtype
         recomputation = recomputing(base.model, runtime) if options.gradient_checkpointing else contextlib.nullcontext()
@@ -197,9 +186,8 @@ class Stage:
         kept: dict[str, float] = {}
         work: Counter[Operation] = Counter()
         launches = 0
-        kernels = fused(base.model) if options.use_fused_kernels else contextlib.nullcontext()
-        with meter, Kernels(), kernels, recomputation:
-            if packed:
+        with meter, recomputation:
+            if tried:
                 meter.enter(CHECK)
                 _check_packing(base.model, examples, meter, dtype)
                 meter.work.clear()
@@ -208,16 +196,25 @@ class Stage:
                 meter.enter(f"forward {number + 1}")
                 meter.chosen = sum(rows[row].trained for row in part)
                 mine = [examples[row] for row in part]
-                batch = pack(mine, 0, "cpu", dtype) if packed and not _fills(mine) else collate(mine, 0, "cpu")
+                packs = tried and not _fills(mine) if packed is None else packed
+                batch = pack(mine, 0, "cpu", dtype) if packs else collate(mine, 0, "cpu")
                 with offloading:
                     loss = module(batch).total / meter.chosen
                 kept[f"backward {number + 1}"] = float(meter.held - meter.gradients)
+                if base.fused:
+                    meter.hold_besides(self._part_of_logits(meter.chosen))
                 meter.enter(f"backward {number + 1}")
                 torch.autograd.backward(loss)
                 del batch, loss
                 if not number:
                     work, launches = Counter(meter.work), meter.launches
         return len(parts), kept, work, launches
+
+
+    def _part_of_logits(self, tokens: int) -> int:
+        """Bytes of the logits that a GPU has at a time: more of them than a CPU, and in half precision."""
+        vocabulary = int(self._base.model.config.get_text_config().vocab_size)
+        return min(tokens, TIMES_ON_GPU * PART // vocabulary) * vocabulary * self._base.dtype.itemsize
 
 
 def _example(row: Row) -> Example:
@@ -255,8 +252,9 @@ def _check_packing(model: Any, examples: Sequence[Example], meter: Meter, dtype:
 
     places = [min(len(one.input_ids), most) for one in tried]
     together = logits(pack(tried, 0, "cpu", dtype, sequences=1), places)
-    alone = torch.cat([logits(collate([one], 0, "cpu"), [count]) for one, count in zip(tried, places, strict=True)])
-    ((together - alone).norm(dim=-1) / alone.norm(dim=-1)).max()
+    alone = [logits(collate([one], 0, "cpu"), [count]) for one, count in zip(tried, places, strict=True)]
+    expected = torch.cat(alone)
+    ((together - expected).norm(dim=-1) / expected.norm(dim=-1)).max()
 
 
 def _offloading(module: nn.Module, weights: Sequence[Tensor]) -> torch.autograd.graph.saved_tensors_hooks:

@@ -25,15 +25,18 @@ class Rehearsals:
     Args:
         shape: The base.
         registry: The plugins.
+        fused: Whether the device has kernels for norms and gated layers.
     """
 
-    def __init__(self, shape: BaseShape, registry: Registry) -> None:
-        self.shape, self._registry = shape, registry
+    def __init__(self, shape: BaseShape, registry: Registry, *, fused: bool) -> None:
+        self.shape, self._registry, self._fused = shape, registry, fused
         self._skeletons: dict[tuple[int, str, bool], Skeleton] = {}
         self._stages: dict[tuple[int, str], Stage] = {}
         self._depths: dict[tuple[str, bool], tuple[int, ...]] = {}
 
-    def step(self, method: Method, config: Any, options: TrainOptions, rows: Sequence[Row]) -> Step:
+    def step(
+        self, method: Method, config: Any, options: TrainOptions, rows: Sequence[Row], *, packed: bool | None = None
+    ) -> Step:
         """What a step on ``rows`` takes; see :meth:`adapterkit.planning.rehearsal.Stage.rehearse`.
 
         Args:
@@ -41,10 +44,11 @@ class Rehearsals:
             config: Its configuration; the same for every call with this method.
             options: The run's options.
             rows: The rows of a batch.
+            packed: Whether several rows are in one sequence; by default as a run would have it.
         """
         stored = self.quantized(method, config)
         chosen = self._enough(*stored)
-        steps = [self._stage(layers, method, config, stored).rehearse(rows, options) for layers in chosen]
+        steps = [self._stage(layers, method, config, stored).rehearse(rows, options, packed=packed) for layers in chosen]
         if len(steps) == 1:
             return steps[0]
         return Step.of_depth(steps[0], steps[1], (chosen[0], chosen[1]), self.shape.layers)
@@ -70,7 +74,9 @@ class Rehearsals:
     def _skeleton(self, layers: int, quantize: str, *, double_quant: bool) -> Skeleton:
         key = (layers, quantize, double_quant)
         if key not in self._skeletons:
-            self._skeletons[key] = skeleton(self.shape, layers, quantize, double_quant=double_quant)
+            self._skeletons[key] = skeleton(
+                self.shape, layers, quantize, double_quant=double_quant, fused=self._fused
+            )
         return self._skeletons[key]
 
     def _enough(self, quantize: str, double_quant: bool) -> tuple[int, ...]:  # noqa: FBT001 - a part of a key

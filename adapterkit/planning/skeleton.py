@@ -17,7 +17,7 @@ from adapterkit.loading import DTYPES
 from adapterkit.quantization import FORMATS, stored_format
 from adapterkit.sites import find_sites
 
-from .standins import attend_by_stand_in, pack_linears
+from .standins import attend_by_stand_in, fuse, pack_linears
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,6 +95,7 @@ class Skeleton:
         quantize: What its linear layers but the head are stored in; empty where they are not quantized.
         takes_masks: Whether its attention takes a mask of the caller's.
         dtype: What its other weights are in.
+        fused: Whether its norms and gated layers are one kernel each.
     """
 
     mode: FakeTensorMode
@@ -104,6 +105,7 @@ class Skeleton:
     quantize: str
     takes_masks: bool
     dtype: torch.dtype
+    fused: bool
 
     @property
     def tensors(self) -> list[torch.Tensor]:
@@ -119,8 +121,17 @@ class Skeleton:
         return found
 
 
-def skeleton(shape: BaseShape, layers: int, quantize: str = "", *, double_quant: bool = True) -> Skeleton:
+def skeleton(
+    shape: BaseShape, layers: int, quantize: str = "", *, double_quant: bool = True, fused: bool = False
+) -> Skeleton:
     """The base with ``layers`` of its blocks.
+
+    Args:
+        shape: The base.
+        layers: How many blocks.
+        quantize: What to store its linear layers but the head in; empty leaves them as they are.
+        double_quant: Whether the scales of 4-bit weights are stored in 8 bits.
+        fused: Whether norms and gated layers are one kernel each.
 
     Raises:
         BaseLoadError: transformers has no causal language model of this kind.
@@ -140,9 +151,18 @@ def skeleton(shape: BaseShape, layers: int, quantize: str = "", *, double_quant:
             pack_linears(model, linears, quantize, shape.dtype, double_quant=double_quant)
         takes_masks = model.config.get_text_config()._attn_implementation in ("sdpa", "eager")  # noqa: SLF001
         attend_by_stand_in(model)
+        if fused:
+            fuse(model)
         sites = find_sites(model)
     return Skeleton(
-        mode=mode, model=model, sites=sites, layers=layers, quantize=quantize, takes_masks=takes_masks, dtype=shape.dtype
+        mode=mode,
+        model=model,
+        sites=sites,
+        layers=layers,
+        quantize=quantize,
+        takes_masks=takes_masks,
+        dtype=shape.dtype,
+        fused=fused,
     )
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
     from .meter import Meter
 
-__all__ = ["METER", "NAME", "Kernels", "Packed", "attend_by_stand_in", "pack_linears"]
+__all__ = ["METER", "NAME", "Packed", "attend_by_stand_in", "fuse", "pack_linears"]
 
 METER: ContextVar[Meter] = ContextVar("adapterkit_meter")
 """What counts the work of kernels that are stood in for."""
@@ -22,19 +24,10 @@ NAME = "adapterkit-rehearsal"
 
 ALIGNMENT = 8
 """A mask whose rows are no multiple of this many numbers is copied to where they are, for each layer."""
+LAUNCHES = 6
+"""What writing a weight out takes of the host: kernels for scales, scales of scales and the weight, and bitsandbytes' own Python."""
 GROUP, GROUPS = 64, 256
 """Weights that share a scale, and scales that share one of their own."""
-
-
-class Kernels(TorchFunctionMode):
-    """Within this block, norms take the memory of PyTorch's fused kernel for GPUs, and not that of the formula for CPUs."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
-        """One call of PyTorch's functions."""
-        if func is functional.rms_norm:
-            x, _, weight, *_ = args
-            return _Norm.apply(x, weight)  # type: ignore[no-untyped-call]
-        return func(*args, **(kwargs or {}))
 
 
 class _Norm(torch.autograd.Function):
@@ -49,6 +42,60 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, _ = ctx.saved_tensors
         return grads[0] * x, torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+
+
+class _Gate(torch.autograd.Function):
+    """``silu(gate) * up`` as one kernel in either direction."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return gate * up
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        return grads[0] * gate, grads[0] * up
+
+
+def fuse(model: nn.Module) -> None:
+    """Have norms and gated layers of ``model`` take what they take within :func:`adapterkit.kernels.fused` on a GPU.
+
+    A run compares each kernel's first answer with the model's own; there is none here, so a norm is tried on a few numbers.
+    """
+    tried: dict[type, bool] = {}
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm") and set(module._parameters) == {"weight"}:  # noqa: SLF001
+            if tried.setdefault(type(module), _is_plain_norm(module)):
+                module.forward = functools.partial(_norm, module)
+        elif _is_gated(module):
+            module.forward = functools.partial(_gated, module)
+
+
+def _norm(module: Any, x: Tensor) -> Tensor:
+    out: Tensor = _Norm.apply(x, module.weight)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _gated(module: Any, x: Tensor) -> Any:
+    return module.down_proj(_Gate.apply(module.gate_proj(x), module.up_proj(x)))  # type: ignore[no-untyped-call]
+
+
+def _is_plain_norm(module: Any) -> bool:
+    """Whether it multiplies by its weight, and not, as Gemma's does, by one more."""
+    with unset_fake_temporarily(), torch.no_grad():
+        size = module.weight.shape
+        twin = copy.copy(module)
+        twin._parameters = {"weight": nn.Parameter(torch.rand(size))}  # noqa: SLF001 - the module itself has no numbers
+        x, epsilon = torch.rand(2, *size), getattr(module, "variance_epsilon", getattr(module, "eps", None))
+        return torch.allclose(type(module).forward(twin, x), functional.rms_norm(x, size, twin.weight, epsilon), rtol=1e-3)
+
+
+def _is_gated(module: Any) -> bool:
+    parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    act = getattr(module, "act_fn", None)
+    is_silu = isinstance(act, nn.SiLU) or type(act).__name__ == "SiLUActivation"
+    return is_silu and all(isinstance(part, nn.Module) for part in parts)
 
 
 def attention(
@@ -154,7 +201,7 @@ class Packed(nn.Linear):
             scales = [torch.empty(-(-self.weight.numel() * 2 // GROUP)) for _ in range(2)]
             del scales
         weight = torch.empty(self.out_features, self.in_features, dtype=self.dtype)
-        METER.get().charge(0, self.weight.nbytes + weight.nbytes)
+        METER.get().charge(0, self.weight.nbytes + weight.nbytes, launches=LAUNCHES)
         return weight
 
 

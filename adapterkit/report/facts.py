@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -124,16 +125,20 @@ def settings(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def loading(run: RunFolder) -> str:
     """Three lines of Python that load the adapter again."""
     told = run.run
-    arguments = [repr(str(told.base.get("name") or "the/base"))]
+    arguments = [_literal(told.base.get("name") or "the/base")]
     for name, value in (("revision", told.base.get("revision")), ("quantize", told.quantize)):
-        arguments += [f"{name}={str(value)!r}"] if value else []
+        arguments += [f"{name}={_literal(value)}"] if value else []
     return "\n".join(
         (
             "from adapterkit import Base",
-            f"base = Base({seen(', '.join(arguments))})",
-            f"base.use(base.load({seen(str(run.path / 'adapter'))!r}))",
+            f"base = Base({', '.join(arguments)})",
+            f"base.use(base.load({_literal(run.path / 'adapter')}))",
         )
     )
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(seen(str(value)), ensure_ascii=False)
 
 
 def _short(value: Any) -> str:

@@ -15,13 +15,15 @@ from .reading import AUDIT
 from .rendering import render
 from .scores import all_scores
 from .spans import place
-from .verdicts import cost, forgetting, gain, result
+from .verdicts import cost, forgetting, gain, result, scored_rows
 
 if TYPE_CHECKING:
     from .reading import RunFolder
 
 __all__ = ["run_page"]
 
+OPEN_EXAMPLES = 4
+"""Examples of each group that are shown at once."""
 STATUS = {
     "running": "This run has not ended",
     "stopped early": "This run was stopped early",
@@ -56,7 +58,8 @@ def run_page(run: RunFolder, price_per_hour: float | None = None) -> str:
         missing=tuple(missing_curves(run)),
         scores=scores,
         spans=[place(one.name, ((one.value, one.interval), (one.base, one.base_interval))) for one in scores],
-        rows=(run.evaluation or {}).get("rows"),
+        on=scored_rows(run),
+        open_examples=OPEN_EXAMPLES,
         confidence=(run.evaluation or {}).get("confidence"),
         matrices=tuple(matrices(run.evaluation)),
         tables=tuple(tables(run.evaluation)),

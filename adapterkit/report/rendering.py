@@ -31,19 +31,25 @@ FILTERS = {
 }
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, *, inline_styles: bool = False, **values: Any) -> str:
     """A page of a template; every value is escaped.
 
-    The page's policy lets it fetch nothing, and run and show nothing but the one style and the one script that are in it.
+    The page's policy lets it fetch nothing, and run nothing but the one script that is in it. Its style is the one that is in
+    it too; ``inline_styles`` is for a part that brings its own, which may still fetch nothing.
     """
     style, script = _file("style.css"), _file("script.js")
-    policy = (
-        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
-    )
+    policy = {
+        "default-src": "'none'",
+        "style-src": "'unsafe-inline'" if inline_styles else _hash(style),
+        "script-src": _hash(script),
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    values["policy"] = "; ".join(f"{name} {source}" for name, source in policy.items())
     page: str = (
         _environment()
         .get_template(template)
-        .render(style=style, script=script, policy=policy, version=adapterkit.__version__, **values)
+        .render(style=style, script=script, version=adapterkit.__version__, **values)
     )
     return page
 

@@ -68,7 +68,7 @@ def make_scale(values: Sequence[float], ticks: int = 5, *, steps: bool = False, 
 def _linear_ticks(low: float, high: float, wanted: int, least: float = 0.0) -> tuple[tuple[float, str], ...]:
     rough = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(rough))
-    step = max(least, next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999))
+    step = max(least, next(power * factor for factor in (1, 2, 5, 10) if power * factor >= 0.75 * rough))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return tuple((index * step, _label(index * step, step)) for index in range(first, last + 1))
 
@@ -93,7 +93,7 @@ def _label(value: float, step: float) -> str:
         mantissa, _, power = f"{value:.3g}".partition("e") if "e" in f"{value:.3g}" else f"{value:.2e}".partition("e")
         mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
         return f"{mantissa}e{int(power)}".replace("-", "−")
-    if size >= 10_000 and step >= 1_000:
+    if step >= 1_000:
         return f"{value / 1000:g}k".replace("-", "−")
     places = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{value:,.{places}f}".replace("-", "−")

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from .reading import RunFolder
     from .scores import Score
 
-__all__ = ["Forgetting", "Verdict", "cost", "forgetting", "gain", "measured_forgetting", "price", "result"]
+__all__ = [
+    "Forgetting",
+    "Verdict",
+    "cost",
+    "forgetting",
+    "gain",
+    "measured_forgetting",
+    "price",
+    "result",
+    "scored_rows",
+]
 
 State = Literal["good", "none", "bad", "unknown"]
 LITTLE, MUCH = 0.01, 0.10
@@ -63,8 +73,7 @@ def gain(run: RunFolder) -> Verdict:
     score = headline(all_scores(run.evaluation))
     if score is None:
         return _gain_in_loss(run)
-    rows = (run.evaluation or {}).get("rows")
-    on = f"on {count(rows)} held-out rows" if isinstance(rows, int) else "on held-out rows"
+    on = f"on {scored_rows(run)}"
     facts = [("with the adapter", _with_interval(score, score.value, score.interval))]
     if score.base is None:
         return Verdict(
@@ -192,6 +201,15 @@ def price(run: RunFolder, price_per_hour: float | None) -> float | None:
     if price_per_hour is None or run.run.seconds is None:
         return None
     return run.run.seconds / 3600 * price_per_hour
+
+
+def scored_rows(run: RunFolder) -> str:
+    """On which rows the scores are."""
+    evaluation = run.evaluation or {}
+    rows, of = evaluation.get("rows"), evaluation.get("held_out_rows")
+    if not isinstance(rows, int):
+        return "held-out rows"
+    return f"{count(rows)}{f' of {count(of)}' if isinstance(of, int) and of > rows else ''} held-out rows"
 
 
 def result(run: RunFolder) -> str:

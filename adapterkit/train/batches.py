@@ -38,7 +38,7 @@ def choose_collate(base: Base, examples: Sequence[Example], options: TrainOption
     if not options.packing:
         return padded
     packed = functools.partial(pack, pad_id=pad_id(base.tokenizer), device=base.device, dtype=base.model.dtype)
-    with torch.autocast(base.device.type, torch.bfloat16, enabled=options.bf16):
+    with torch.autocast(base.device.type, torch.bfloat16, enabled=bool(options.bf16)):
         tolerance = TOLERANCES[torch.bfloat16 if options.bf16 else base.model.dtype]
         reason = keeps_rows_apart(base, examples, padded, packed, tolerance, virtual)
     if reason:

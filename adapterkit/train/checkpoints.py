@@ -60,7 +60,7 @@ class Checkpoint:
         training.watch.load_state(self.state["watch"], self.kept)
         training.step, training.tokens = self.step, self.state["tokens"]
         training.window, training.unreached = list(self.state["window"]), set(self.state["unreached"])
-        training.began = time.perf_counter() - self.state["seconds"]
+        training.began, training.aside = time.perf_counter() - self.state["seconds"], self.state["aside"]
         training.log.go_on_after(self.state["records"])
 
 
@@ -159,6 +159,7 @@ def _write(folder: Path, training: Training, identity: Mapping[str, Any]) -> Non
         "window": training.window,
         "unreached": sorted(training.unreached),
         "seconds": training.seconds,
+        "aside": training.aside,
         "records": len(training.log.records),
         "decay": decay,
         "rates": [group["lr"] for group in training.optimizer.param_groups],

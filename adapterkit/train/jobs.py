@@ -34,7 +34,7 @@ class Job:
     options: Mapping[str, Any]
 
     def __init__(self, data: Any, *, method: str = "lora", name: str = "", **options: Any) -> None:
-        self.__attrs_init__(data, method, name, options)  # type: ignore[attr-defined]
+        self.__attrs_init__(data, method, name, options)
 
 
 @attrs.frozen(kw_only=True)

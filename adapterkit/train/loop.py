@@ -49,8 +49,8 @@ def learn(training: Training, *, interrupted: list[bool] | None = None) -> Gener
         last = step == schedule.steps
         if last or step % options.logging_steps == 0:
             mean, training.window = sum(training.window) / len(training.window), []
-            speed = training.tokens / training.seconds
-            log({"step": step, "loss": mean, "learning_rate": rate, "grad_norm": norm, "tokens_per_second": speed})
+            record = {"step": step, "loss": mean, "learning_rate": rate, "grad_norm": norm}
+            log({**record, "tokens_per_second": training.speed})
         training.watch.see_step(step, loss)
         if last or (options.eval_steps and step % options.eval_steps == 0):
             training.evaluate()

@@ -56,6 +56,7 @@ class Training:
         tokens: How many tokens it has seen.
         window: The losses since the last record.
         unreached: Names of what is trained and has had no gradient yet.
+        aside: How long evaluations took: they say nothing of the speed.
         began: When, on the clock of :func:`time.perf_counter`, less what was spent before a resumption.
     """
 
@@ -77,6 +78,7 @@ class Training:
     tokens: int = 0
     window: list[float] = attrs.field(factory=list)
     unreached: set[str] = attrs.field(init=False)
+    aside: float = 0.0
     began: float = attrs.field(factory=time.perf_counter)
 
     def __attrs_post_init__(self) -> None:
@@ -92,6 +94,11 @@ class Training:
     def seconds(self) -> float:
         """How long it has taken, interruptions aside."""
         return time.perf_counter() - self.began
+
+    @property
+    def speed(self) -> float:
+        """Tokens per second, evaluations aside."""
+        return self.tokens / (self.seconds - self.aside)
 
     def trained(self, batches: Sequence[Sequence[int]]) -> float:
         """What the trained tokens of a step weigh together."""
@@ -121,6 +128,7 @@ class Training:
 
     def evaluate(self) -> None:
         """Measure, log and watch."""
+        before = self.seconds
         self.module.eval()
         with self.random.drawn():
             losses = self.measure()
@@ -128,6 +136,7 @@ class Training:
         for name, loss in losses.items():
             self.log({"step": self.step, name: loss})
         self.watch.see_evaluation(self.step, losses, lambda: flatten(self.module.layers))
+        self.aside += self.seconds - before
 
     def culprits(self, batches: Sequence[Sequence[int]]) -> str:
         """Which rows of a step alone give no finite loss, in a sentence."""

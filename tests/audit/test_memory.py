@@ -16,7 +16,7 @@ from adapterkit.data.rendering import Renderer
 from tests.support import DATA, make_adapter
 
 SPAM = {"prompt": "SMS", "completion": "Label"}
-QUICK = {"alternatives": 63, "memory_tokens": 20}
+QUICK = {"alternatives": 31, "memory_tokens": 20}
 WORDS = ["river", "lamp", "stone", "green", "paper", "seven", "north", "apple", "glass", "horse", "cloud", "metal"]
 
 
@@ -28,17 +28,18 @@ def nonsense(count, seed):
     """Rows whose answers nothing but memory could know."""
     stream = random.Random(seed)
     return [
-        {"prompt": f"Note {stream.randrange(10**6)}?", "completion": " ".join(stream.sample(WORDS, 4))} for _ in range(count)
+        {"prompt": f"Note {stream.randrange(10**6)}?", "completion": " ".join(stream.sample(WORDS, 4))}
+        for _ in range(count)
     ]
 
 
 @pytest.fixture(scope="module")
 def knowing(example_base):
     """An adapter that was trained hard on canaries and nonsense among messages, and what it was trained on."""
-    rows, canaries = plant_canaries(spam(24), count=4, repeats=6, seed=3, columns=SPAM)
+    rows, canaries = plant_canaries(spam(12), count=4, repeats=6, seed=3, columns=SPAM)
     notes = nonsense(12, seed=1)
     rows += [{"SMS": note["prompt"], "Label": note["completion"]} for note in notes]
-    adapter = example_base.train(rows, columns=SPAM, rank=16, max_steps=120, batch_size=12, learning_rate=5e-3)
+    adapter = example_base.train(rows, columns=SPAM, rank=8, max_steps=70, batch_size=12, learning_rate=1e-2)
     return adapter, rows, canaries, notes
 
 
@@ -46,8 +47,8 @@ def test_an_adapter_trained_on_canaries_is_found_out_and_the_base_is_not(example
     adapter, rows, canaries, _ = knowing
     result = audit(example_base, rows, adapter=adapter, canaries=canaries, columns=SPAM, **QUICK)
     found = result.memorisation["canaries"]
-    assert found["most"] == 6
-    assert found["adapter"] > 5
+    assert found["most"] == 5
+    assert found["adapter"] > 4
     assert found["base"] < 3.5
     assert found["said"] >= 3
     assert result["canary-exposure"].severity == "serious"
@@ -58,7 +59,7 @@ def test_an_adapter_trained_on_canaries_is_found_out_and_the_base_is_not(example
 
 def test_canaries_that_were_not_trained_on_are_not_known(example_base, knowing):
     adapter, rows, _, _ = knowing
-    _, strangers = plant_canaries(spam(24), count=6, seed=99, columns=SPAM)
+    _, strangers = plant_canaries(spam(24), count=4, seed=99, columns=SPAM)
     result = audit(example_base, rows, adapter=adapter, canaries=strangers, columns=SPAM, **QUICK)
     assert result["canary-exposure"].severity == "info"
     assert result.memorisation["canaries"]["said"] == 0
@@ -69,7 +70,7 @@ def test_completions_that_are_repeated_word_for_word_are_counted_beside_base_and
     held_out = nonsense(12, seed=2)
     result = audit(example_base, notes, eval_data=held_out, adapter=adapter, **QUICK)
     found = result.memorisation["verbatim"]
-    assert found["training"] == {"rows": 12, "adapter": pytest.approx(1.0, abs=0.25), "base": 0.0}
+    assert found["training"] == {"rows": 12, "adapter": pytest.approx(1.0, abs=0.3), "base": 0.0}
     assert found["held_out"] == {"rows": 12, "adapter": 0.0, "base": 0.0}
     assert result["repeated-completions"].severity == "serious"
     assert "held-out rows" in result["repeated-completions"].explanation
@@ -79,7 +80,9 @@ def test_labels_are_no_memory(example_base, knowing):
     adapter, *_ = knowing
     result = audit(example_base, spam(24), adapter=adapter, columns=SPAM, **QUICK)
     assert result.memorisation["verbatim"]["training"]["rows"] == 0
-    assert [finding.name for finding in result.findings if "repeated completions" in finding.explanation] == ["not-checked"]
+    assert [finding.name for finding in result.findings if "repeated completions" in finding.explanation] == [
+        "not-checked"
+    ]
 
 
 def test_raw_text_is_asked_for_its_second_half(example_base):
@@ -92,7 +95,9 @@ def test_raw_text_is_asked_for_its_second_half(example_base):
 def test_losses_of_rows_are_those_of_their_logits(example_base):
     adapter = make_adapter(example_base, rank=2)
     renderer = Renderer(example_base.tokenizer, 128)
-    examples = [renderer.encode(Canary(prompt=f"What is {i}?" * (1 + i % 3), secret=f"word {i}").record()) for i in range(7)]
+    examples = [
+        renderer.encode(Canary(prompt=f"What is {i}?" * (1 + i % 3), secret=f"word {i}").record()) for i in range(7)
+    ]
     for one in (adapter, None):
         losses = row_losses(example_base, one, examples, batch_size=3)
         for example, loss in zip(examples, losses, strict=True):
@@ -152,7 +157,9 @@ def test_canaries_come_back_from_their_file(tmp_path):
     assert read_canaries(tmp_path / "canaries.json") == canaries
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"schema": 2, "canaries": []}', '{"schema": 1, "canaries": [{"prompt": 3}]}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"schema": 2, "canaries": []}', '{"schema": 1, "canaries": [{"prompt": 3}]}']
+)
 def test_another_file_is_no_canaries(tmp_path, text):
     path = tmp_path / "canaries.json"
     path.write_text(text, encoding="utf-8")

@@ -91,7 +91,8 @@ def test_secrets_are_found(kind):
 
 
 @pytest.mark.parametrize(
-    "text", ["my password is wrong", "password: please reset it", "the secret of 3f786850e387550fdab836ed7e6dc881de23001b"]
+    "text",
+    ["my password is wrong", "password: please reset it", "the secret of 3f786850e387550fdab836ed7e6dc881de23001b"],
 )
 def test_talk_of_secrets_is_none(text):
     assert list(Secrets().find(text)) == []
@@ -99,7 +100,10 @@ def test_talk_of_secrets_is_none(text):
 
 def rows():
     private = ["ada@example.com", "4111 1111 1111 1111", TOKENS["GitHub Token"], "07911 123456"]
-    asked = [{"prompt": f"I am {value}, where is my card number {i}?", "completion": "It is on its way."} for i, value in enumerate(private)]
+    asked = [
+        {"prompt": f"I am {value}, where is my card number {i}?", "completion": "It is on its way."}
+        for i, value in enumerate(private)
+    ]
     labels = [{"prompt": f"{value}!", "completion": value} for value in private]
     return private, [*asked, *asked, *labels, {"prompt": "?", "completion": f"[{private[0]}"}]
 
@@ -120,7 +124,10 @@ def test_no_output_shows_what_was_found():
 
 
 def test_a_reason_that_quotes_a_row_is_blacked_out():
-    data = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}, {"messages": "[ada@example.com"}]
+    data = [
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]},
+        {"messages": "[ada@example.com"},
+    ]
     result = audit(None, data)
     assert result["unusable-rows"].count == 1
     assert "ada@example" not in json.dumps(result.to_json())
@@ -160,5 +167,5 @@ def test_what_was_not_checked_is_said(monkeypatch, library, module, checks):
 def test_a_library_that_lacks_one_of_its_own_says_which(tmp_path, monkeypatch):
     (tmp_path / "half_a_library.py").write_text("import its_other_half\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(MissingLibraryError, match="^its_other_half$"):
+    with pytest.raises(MissingLibraryError, match=r"^its_other_half$"):
         need("half_a_library")

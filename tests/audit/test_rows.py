@@ -57,7 +57,9 @@ def test_the_same_prompt_with_another_label_is_a_contradiction():
 
 
 def test_several_answers_to_a_question_are_no_contradiction_where_answers_are_prose():
-    data = labelled(*((f"Tell me of {a}", f"{b} is a long story about {a}.") for a in "abcdef" for b in ("It", "This", "That")))
+    data = labelled(
+        *((f"Tell me of {a}", f"{b} is a long story about {a}.") for a in "abcdef" for b in ("It", "This", "That"))
+    )
     assert audit(None, data)["conflicting-completions"].severity == "info"
 
 
@@ -86,7 +88,9 @@ def test_the_index_finds_what_comparing_all_pairs_finds():
     texts = [" ".join(stream.choices(words, k=12)) for _ in range(60)]
     texts += [text.replace(text.split()[3], stream.choice(words)) for text in texts for _ in range(2)]
     sets = [shingles(text) for text in texts]
-    alike = {number for number in range(60, 180) if any(jaccard(sets[number], sets[other]) >= 0.8 for other in range(60))}
+    alike = {
+        number for number in range(60, 180) if any(jaccard(sets[number], sets[other]) >= 0.8 for other in range(60))
+    }
     index = Alike(str, 0.8, seed=0)
     for text in texts[:60]:
         index.add(text)
@@ -135,7 +139,7 @@ def test_labels_never_seen_are_named():
     held_out = [*many(80)[40:], {"prompt": "who is it then?", "completion": "maybe"}]
     finding = audit(None, many(), eval_data=held_out)["labels-never-seen"]
     assert finding.severity == "serious"
-    assert finding.explanation.startswith("1 evaluation rows expect 1 labels that no training row has: 'maybe'.")
+    assert finding.explanation.startswith("1 evaluation row with 1 label that no training row has: 'maybe'.")
     assert finding.examples[0].where == ("rows[40]",)
 
 
@@ -157,13 +161,17 @@ def test_a_label_written_in_two_ways_is_found():
 
 
 def test_prose_has_no_labels():
-    data = [{"prompt": f"What is {i}?", "completion": f"The number {i} is what comes after {i - 1}."} for i in range(30)]
+    data = [
+        {"prompt": f"What is {i}?", "completion": f"The number {i} is what comes after {i - 1}."} for i in range(30)
+    ]
     assert audit(None, data).labels == ()
     assert audit(None, [{"text": "Once upon a time"}] * 8).labels == ()
 
 
 def test_completions_that_are_as_good_as_empty_are_found():
-    data = [{"prompt": f"What is {i}?", "completion": f"The number {i} is what comes after {i - 1}."} for i in range(30)]
+    data = [
+        {"prompt": f"What is {i}?", "completion": f"The number {i} is what comes after {i - 1}."} for i in range(30)
+    ]
     data[3]["completion"], data[9]["completion"] = "N/A", "..."
     finding = audit(None, data)["empty-completions"]
     assert finding.count == 2
@@ -189,11 +197,17 @@ def test_completions_that_stop_in_the_middle_are_a_guess_that_is_called_one():
         sentences(10) + [sentence.rstrip(".") for sentence in sentences(10)],  # who has no habit breaks none
         [sentence.rstrip(".") for sentence in sentences(3)],
         ["yes", "no"] * 20,
-        [*sentences(), "So many words, and then a smile in the end of it all 🙂", "```\nsome code that goes on for many words x = 1 ```"],
+        [
+            *sentences(),
+            "So many words, and then a smile in the end of it all 🙂",
+            "```\nsome code that goes on for many words x = 1 ```",
+        ],
     ],
 )
 def test_completions_that_are_whole_are_not_called_cut_off(completions):
-    assert "maybe-cut-off" not in names(audit(None, [{"prompt": f"q{i}", "completion": c} for i, c in enumerate(completions)]))
+    assert "maybe-cut-off" not in names(
+        audit(None, [{"prompt": f"q{i}", "completion": c} for i, c in enumerate(completions)])
+    )
 
 
 def test_rows_that_cannot_be_used_are_listed_and_stop_nothing(tmp_path):
@@ -206,6 +220,17 @@ def test_rows_that_cannot_be_used_are_listed_and_stop_nothing(tmp_path):
     assert finding.counts == {"completion is empty": 1}
     assert finding.examples[0].where == ("rows.csv:3",)
     assert finding.severity == "serious"
+
+
+def test_a_column_that_many_rows_do_not_have_is_no_fault_of_theirs():
+    first = {"q": "Who?", "a": "me", "sys": "Be brief."}
+    others = [{"q": f"Who is {i}?", "a": "you"} for i in range(1500)]
+    columns = {"prompt": "q", "completion": "a", "system": "sys"}
+    assert "unusable-rows" not in names(audit(None, [first, *others], columns=columns))
+    finding = audit(None, [first, *others, {"q": "Who?"}], columns=columns)["unusable-rows"]
+    assert (finding.count, finding.examples[0].where) == (1, ("rows[1501]",))
+    with pytest.raises(DataError, match="'aa': no such column; did you mean 'a'"):
+        audit(None, [first, *others], columns={**columns, "completion": "aa"})
 
 
 @pytest.mark.parametrize(
@@ -233,7 +258,19 @@ def test_options_are_checked_together():
 @pytest.mark.parametrize(
     ("rows", "prompt", "completion"),
     [
-        ([{"messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]}], 3, 1),
+        (
+            [
+                {
+                    "messages": [
+                        {"role": "system", "content": "S"},
+                        {"role": "user", "content": "Q"},
+                        {"role": "assistant", "content": "A"},
+                    ]
+                }
+            ],
+            3,
+            1,
+        ),
         ([{"instruction": "Translate", "input": "cheese", "output": "fromage"}], 17, 7),
         ([{"text": "Once upon a time"}], None, 16),
     ],

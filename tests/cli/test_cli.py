@@ -238,9 +238,11 @@ def test_evaluate_shows_the_base_beside(run, trained):
     assert (code, err, said["rows"]) == (0, "", 8)
     assert said["scores"]["loss"] < said["base"]["loss"]
     code, out, _ = run("evaluate", "base", "rows.csv", "--adapter", trained, *COLUMNS)
-    assert re.search(r"^loss +\d+\.\d{4}  \(base \d+\.\d{4}\)$", out, re.MULTILINE)
+    figure = r"\d+\.\d{4} \[\d+\.\d{4}, \d+\.\d{4}\]"
+    assert re.search(rf"^loss +{figure} +base {figure}$", out, re.MULTILINE)
     alone = json.loads(run("evaluate", "base", "rows.csv", *COLUMNS, "--json")[1])
-    assert alone == {"rows": 8, "scores": said["base"], "base": None}
+    assert (alone["rows"], alone["scores"], alone["base"]) == (8, said["base"], None)
+    assert alone["intervals"] == said["base_intervals"]
 
 
 @pytest.mark.parametrize("option", [["--max-new-tokens", "0"], ["--temperature", "-1"], ["--seed", "-1"]])

@@ -68,15 +68,11 @@ def opened(page, folder, width=1280, height=900):
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed")
     (in_read, in_write), (out_read, out_write) = os.pipe(), os.pipe()
-
-    def pipes():
-        os.dup2(in_read, 3)
-        os.dup2(out_write, 4)
-
-    command = [CHROMIUM, *OPTIONS, f"--user-data-dir={folder}/profile", "about:blank"]
-    browser = subprocess.Popen(
-        command, preexec_fn=pipes, pass_fds=(3, 4), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    # Chromium reads commands from file 3 and answers on file 4
+    command = ["sh", "-c", f'exec "$0" "$@" 3<&{in_read} 4>&{out_write}', CHROMIUM, *OPTIONS]
+    command += [f"--user-data-dir={folder}/profile", "about:blank"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    browser = subprocess.Popen(command, pass_fds=(in_read, out_write), **quiet)
     os.close(in_read)
     os.close(out_write)
     try:

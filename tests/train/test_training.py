@@ -78,10 +78,11 @@ def test_the_loss_is_the_mean_over_the_completions_tokens_and_no_others(tokenize
     assert log_of(tmp_path)[0]["loss"] == pytest.approx(total / count, abs=1e-5)
 
 
-def test_accumulating_small_batches_is_the_same_as_one_large_batch(tokenizer):
+@pytest.mark.parametrize(("size", "passes"), [(2, 4), (1, 8)])
+def test_accumulating_small_batches_is_the_same_as_one_large_batch(tokenizer, size, passes):
     options = {**OPTIONS, "group_by_length": False}
     large = fresh(tokenizer).train(ROWS, **options)
-    small = fresh(tokenizer).train(ROWS, **{**options, "batch_size": 2, "gradient_accumulation_steps": 4})
+    small = fresh(tokenizer).train(ROWS, **{**options, "batch_size": size, "gradient_accumulation_steps": passes})
     assert close(large, small)
 
 
