@@ -128,7 +128,8 @@ def _load_files(source: Source) -> tuple[Any, Any]:
                 location,
                 revision=revision,
                 dtype=dtype,
-                device_map={"": "cpu" if source.on_host else device},  # a quantized model is made where it is to be, and cannot be moved
+                # a quantized model is made where it is to be, and cannot be moved
+                device_map={"": "cpu" if source.on_host else device},
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["ALL_LINEAR", "INPUT", "SHARED", "Site", "find_sites", "frozen_weight", "match", "pattern_value", "shorten", "targeted"]
+__all__ = [
+    "ALL_LINEAR",
+    "INPUT",
+    "SHARED",
+    "Site",
+    "find_sites",
+    "frozen_weight",
+    "match",
+    "pattern_value",
+    "shorten",
+    "targeted",
+]
 
 ALL_LINEAR = "all-linear"
 INPUT = "input"

@@ -111,6 +111,7 @@ def ours(model: Any, tokenizer: Any, rows: list[dict[str, str]], batch: int, len
         target_modules=TARGETS,
         learning_rate=RATE,
         lr_scheduler_type="constant",
+        max_grad_norm=1e6,  # looked at, but not clipped
         batch_size=batch,
         max_length=length,
         max_steps=WARM + STEPS,

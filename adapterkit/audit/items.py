@@ -93,7 +93,7 @@ def source_name(source: Any) -> str:
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source).replace("\\", "/").rstrip("/").rpartition("/")[2]
     named = [one.data for one in sources_of(source) if isinstance(one.data, (str, os.PathLike))]
-    return ", ".join(map(source_name, named)) or type(source).__name__
+    return ", ".join(map(source_name, named)) or f"a {type(source).__name__}"
 
 
 def normalised(text: str) -> str:

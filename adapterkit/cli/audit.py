@@ -57,8 +57,9 @@ def _audit(
 ) -> None:
     """Look through training data, and for what an adapter has memorised of it.
 
-    Duplicates, contradictions, rows that are also in --eval-data, what is empty or cut, labels, lengths, and what seems to be
-    personal data or a secret. The exit code is 0 whatever is found, but with --strict.
+    Duplicates, contradictions, rows that are also in --eval-data, what is empty or cut, labels,
+    lengths, and what seems to be personal data or a secret. The exit code is 0 whatever is found,
+    but with --strict.
     """
     check_file("DATA", data)
     for name, path in (("--eval-data", eval_data), ("--canaries", canaries)):

@@ -70,6 +70,8 @@ class TrainOptions:
     """Recompute activations in the backward pass: less memory, about a third more time."""
     activation_offload: bool = False
     """Keep what `gradient_checkpointing` recomputes from in the host's memory: less still, for long rows on an accelerator."""
+    fsdp: bool | None = None
+    """Divide the base's weights among the processes that share the run; by default where `accelerate launch` was told to."""
     use_fused_kernels: bool | None = None
     """Compute norms, gated layers and rotary positions in one kernel each, in training alone; by default on GPUs with Triton."""
     eval_steps: int | None = attrs.field(default=None, validator=optional(ge(1)))

@@ -7,6 +7,8 @@ import math
 import random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from adapterkit.config import canonical_json
 from adapterkit.contracts import Preference, Text
 from adapterkit.errors import DataError
@@ -48,28 +50,29 @@ def held_out(records: Sequence[Record], split: float, seed: int) -> list[int]:
         raise DataError(
             f"eval_split={split:g} would hold out all of {len(records)} rows: nothing would be left to train on"
         )
-    groups: dict[bytes, list[int]] = {}
-    for number, record in enumerate(records):
-        groups.setdefault(_asked(record), []).append(number)
-    order = list(groups.values())
-    if len(order) == 1:
+    asked = np.fromiter(map(_asked, records), np.uint64, len(records))
+    _, group, sizes = np.unique(asked, return_inverse=True, return_counts=True)
+    if len(sizes) == 1:
         raise DataError(
             f"eval_split: all {len(records)} rows have the same prompt, so none can be held out; give eval_data"
         )
+    order = list(range(len(sizes)))
     random.Random(f"{seed}/eval_split").shuffle(order)  # noqa: S311 - not a secret
-    drawn: list[int] = []
-    for group in order:
-        if len(drawn) + len(group) <= wanted:
-            drawn += group
-    smallest: list[int] = min(order, key=len)
-    return sorted(drawn or smallest)
+    drawn, count = np.zeros(len(sizes), bool), 0
+    for number in order:
+        if count + sizes[number] <= wanted:
+            drawn[number] = True
+            count += int(sizes[number])
+    if not count:
+        drawn[sizes.argmin()] = True
+    return np.flatnonzero(drawn[group]).tolist()
 
 
-def _asked(record: Record) -> bytes:
-    """A short name for what is asked: what stands before the last answer; raw text asks all that it says."""
+def _asked(record: Record) -> int:
+    """A number for what is asked: what stands before the last answer; raw text asks all that it says."""
     if isinstance(record, Text):
         asked: Any = record.text
     else:
         turns = record.prompt if isinstance(record, Preference) else record.messages[: last_answer(record.messages)]
         asked = [record.tools, *((turn.role, turn.content, turn.tool_calls) for turn in turns)]
-    return hashlib.blake2b(canonical_json(asked).encode(), digest_size=8).digest()
+    return int.from_bytes(hashlib.blake2b(canonical_json(asked).encode(), digest_size=8).digest())

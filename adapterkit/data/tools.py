@@ -175,4 +175,6 @@ def _names(tools: list[Any]) -> Iterator[str]:
     for tool in tools:
         function = tool.get("function", tool)
         yield function["name"]
-        yield from function.get("parameters", {}).get("properties", {})
+        parameters = function.get("parameters")
+        properties = parameters.get("properties") if isinstance(parameters, dict) else None
+        yield from properties if isinstance(properties, dict) else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.nn import functional
@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     Collate = Callable[[Sequence[Example]], Mapping[str, torch.Tensor]]
 
-__all__ = ["mean_loss", "passes", "row_losses"]
+__all__ = ["Shared", "mean_loss", "passes", "row_losses"]
+
+
+class Shared(Protocol):
+    """The processes that share a measurement."""
+
+    def part(self, passes: list[list[int]]) -> Iterator[tuple[list[int], bool]]:
+        """This process's part of passes, and whether each counts."""
+
+    def meet(self, first: float, second: float) -> tuple[float, float]:
+        """The sums of what each process brings along."""
 
 
 @torch.no_grad()
@@ -27,12 +37,20 @@ def mean_loss(
     batch_size: int,
     collate: Collate,
     most_tokens: int | None = None,
+    shared: Shared | None = None,
 ) -> float:
-    """The mean loss of the trained tokens of ``examples``, in passes of ``batch_size`` rows and at most ``most_tokens`` tokens."""
+    """The mean loss of the trained tokens of ``examples``, in passes of ``batch_size`` rows and at most ``most_tokens`` tokens.
+
+    Processes that are ``shared`` with each make a part of the passes.
+    """
     total, count = 0.0, 0.0  # rows may have weights
-    for rows in passes([len(one.input_ids) for one in examples], batch_size, most_tokens):
+    work = list(passes([len(one.input_ids) for one in examples], batch_size, most_tokens))
+    for rows, counts in ((one, True) for one in work) if shared is None else shared.part(work):
         loss = loss_of(collate([examples[row] for row in rows]))
-        total, count = total + float(loss.total), count + float(loss.tokens)
+        if counts:
+            total, count = total + float(loss.total), count + float(loss.tokens)
+    if shared is not None:
+        total, count = shared.meet(total, count)
     return total / count
 
 

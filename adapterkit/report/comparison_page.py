@@ -145,7 +145,8 @@ def _notes(comparison: RunComparison) -> Iterator[str]:
 
 
 def _written(values: Mapping[str, Any]) -> dict[str, str]:
-    return {name: "–" if values[name] is None else text for name, text in settings(values)}
+    shown = zip(values.values(), settings(values), strict=True)
+    return {name: "–" if value is None else text for value, (name, text) in shown}
 
 
 def _forgotten(run: ComparedRun) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_page"]
 
+NO_AUDIT = "The data was not audited: a run does that at its end, and adapterkit audit at any time."
 OPEN_EXAMPLES = 4
 """Examples of each group that are shown at once."""
 STATUS = {
@@ -66,7 +67,7 @@ def run_page(run: RunFolder, price_per_hour: float | None = None) -> str:
         groups=groups,
         left_out=left_out,
         data=data_rows(run),
-        data_notes=tuple(notes_on_data(run)),
+        data_notes=tuple(notes_on_data(run)) + (() if audit else (NO_AUDIT,)),
         reasons=reasons,
         more_reasons=more_reasons,
         audit=audit,

@@ -155,7 +155,7 @@ def _parse(data: bytes, where: str) -> Any:
         raise RunError(f"{where}: nested deeper than {DEEPEST} levels") from None
     except ValueError as error:  # not JSON, or not UTF-8
         raise RunError(f"{where}: not valid JSON: {error}") from None
-    if _too_deep(value):
+    if data.count(b"[") + data.count(b"{") > DEEPEST and _too_deep(value):
         raise RunError(f"{where}: nested deeper than {DEEPEST} levels")
     return value
 

@@ -56,7 +56,7 @@ class Checkpoint:
         training.decay.load_state_dict({**training.decay.state_dict(), **self.state["decay"]})
         for group, rate in zip(training.optimizer.param_groups, self.state["rates"], strict=True):
             group["lr"] = rate
-        training.random.load_state(self.optimizer)
+        training.random.load_state(_of_process(training.processes.rank, self.optimizer))
         training.watch.load_state(self.state["watch"], self.kept)
         training.step, training.tokens = self.step, self.state["tokens"]
         training.window, training.unreached = list(self.state["window"]), set(self.state["unreached"])
@@ -82,6 +82,7 @@ class Checkpoints:
 
     def save(self, training: Training) -> None:
         """Write one, all or nothing; a disk that is full is said, and the run goes on: the next one may find room."""
+        random = training.processes.exchange(training.random.state())  # all come here at the same step
         if not self.writes:
             return
         target = self.folder / f"{PREFIX}{training.step:08d}"
@@ -89,7 +90,7 @@ class Checkpoints:
         try:
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True)
-            _write(staging, training, self.identity)
+            _write(staging, training, self.identity, random)
             shutil.rmtree(target, ignore_errors=True)  # of an earlier life of this run, which went on from before it
             staging.rename(target)
             _sync(self.folder)
@@ -137,11 +138,11 @@ class Checkpoints:
         return sorted(self.folder.glob(f"{PREFIX}*"), key=lambda path: int(path.name.removeprefix(PREFIX)))
 
 
-def _write(folder: Path, training: Training, identity: Mapping[str, Any]) -> None:
+def _write(folder: Path, training: Training, identity: Mapping[str, Any], random: list[dict[str, Tensor]]) -> None:
     decay = {name: value for name, value in training.decay.state_dict().items() if _is_plain(value)}
     files = {
         LAYERS: flatten(training.module.layers),
-        OPTIMIZER: {**_optimizer_tensors(training.optimizer), **training.random.state()},
+        OPTIMIZER: {**_optimizer_tensors(training.optimizer), **_by_process(random)},
     }
     if training.watch.kept is not None:
         files[KEPT] = training.watch.kept
@@ -169,6 +170,21 @@ def _write(folder: Path, training: Training, identity: Mapping[str, Any]) -> Non
     (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     _sync(folder / STATE)
     _sync(folder)
+
+
+def _by_process(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The random states of all processes, each under its own name; the first one's as they are."""
+    return {
+        f"process.{rank}.{name}" if rank else name: state
+        for rank, one in enumerate(states)
+        for name, state in one.items()
+    }
+
+
+def _of_process(rank: int, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The inverse of :func:`_by_process`, for one of them."""
+    before = f"process.{rank}." if rank else ""
+    return {name.removeprefix(before): tensor for name, tensor in tensors.items() if name.startswith(before)}
 
 
 def _is_plain(value: Any) -> bool:

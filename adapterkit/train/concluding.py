@@ -29,18 +29,21 @@ def conclude(home: Base, one: Prepared) -> Adapter:
         load_state(one.layers, watch.kept)
     with training.random.drawn():
         config, kept = base.registry.call("finish", one.method, config=one.config, layers=dict(one.layers.items()))
-    adapter = Adapter(one.method.name, config, flatten(kept), _manifest(one))
-    home.load(adapter)
+    adapter = Adapter(one.method.name, config, flatten(kept), training.processes.from_main(_manifest(one)))
+    if not training.processes.lockstep:  # else the base is in pieces, and given up
+        home.load(adapter)
     output = training.run.output
     if output and training.processes.main:
         adapter.save(output / "adapter", registry=base.registry)
         if training.checkpoints:
             training.checkpoints.clear()
+    training.processes.check_same({"the adapter": adapter.digest})
     status = "stopped early" if watch.stop else "finished"
     one.record.end(status, watch.stop or None, **progress(one), best_step=watch.kept_step, adapter=adapter.digest)
     if output and training.processes.main:
         tell(one, adapter, output)
-    base.registry.notify("adapterkit_train_finished", run=training.run, adapter=adapter)
+    if training.processes.main:
+        base.registry.notify("adapterkit_train_finished", run=training.run, adapter=adapter)
     return adapter
 
 
@@ -51,7 +54,8 @@ def fail(one: Prepared, error: BaseException) -> None:
     output = one.training.run.output
     if output and one.training.processes.main and one.asked.report:
         tell_again(output)
-    one.base.registry.notify("adapterkit_train_failed", run=one.training.run, error=error)
+    if one.training.processes.main:
+        one.base.registry.notify("adapterkit_train_failed", run=one.training.run, error=error)
 
 
 def progress(one: Prepared) -> dict[str, Any]:

@@ -93,9 +93,9 @@ def _nowhere(record: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def bars() -> Iterator[Bars]:
-    """Bars on standard error, when that is a terminal."""
-    if not sys.stderr.isatty():
+def bars(*, shown: bool = True) -> Iterator[Bars]:
+    """Bars on standard error, when that is a terminal and they are to be ``shown``."""
+    if not shown or not sys.stderr.isatty():
         yield Bars()
         return
     from rich.console import Console

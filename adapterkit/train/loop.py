@@ -28,6 +28,7 @@ def learn(training: Training, *, interrupted: list[bool] | None = None) -> Gener
         KeyboardInterrupt: ``interrupted`` holds something; the state is kept first, where there is a place for it.
     """
     options, schedule, log = training.options, training.schedule, training.log
+    interrupted = [] if interrupted is None else interrupted
     training.module.train()
     if training.step == 0:
         training.evaluate()
@@ -36,9 +37,9 @@ def learn(training: Training, *, interrupted: list[bool] | None = None) -> Gener
         # The loss is a mean over every trained token of the step, however they fall into micro-batches and processes;
         # a mean of the micro-batches' means would weigh a token by how few others its batch has.
         weight, loss = training.trained(batches), 0.0
-        for rows in training.passes(batches):
-            loss += yield Pass(training, rows, 1 / weight)
-        loss, norm = training.gather(loss)
+        for rows, counts in training.passes(batches):
+            loss += yield Pass(training, rows, counts / weight)
+        loss, norm, stopping = training.gather(loss, interrupted)
         check_finite(step, loss, norm, lambda: training.culprits(batches))  # noqa: B023 - called at once
         rate = training.decay.get_last_lr()[0]
         training.update()
@@ -54,9 +55,9 @@ def learn(training: Training, *, interrupted: list[bool] | None = None) -> Gener
         training.watch.see_step(step, loss)
         if last or (options.eval_steps and step % options.eval_steps == 0):
             training.evaluate()
-        if training.checkpoints and not last and (interrupted or step % options.save_steps == 0):
+        if training.checkpoints and not last and (stopping or step % options.save_steps == 0):
             training.checkpoints.save(training)
-        if interrupted:
+        if stopping:
             raise KeyboardInterrupt(f"stopped after step {step} of {schedule.steps}")
         if training.watch.stop:
             logger.warning("stopped after step %d of %d: %s", step, schedule.steps, training.watch.stop)

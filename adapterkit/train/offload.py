@@ -23,9 +23,10 @@ def offloading(stay: Iterable[Tensor]) -> torch.autograd.graph.saved_tensors_hoo
     computes, so that no memory is used again before it was read.
 
     Args:
-        stay: Tensors whose memory is never copied: weights, which autograd saves too.
+        stay: Tensors whose memory is never copied: weights, which autograd saves too. Those that are spread over processes
+            have no memory to know them by; they are saved within recomputed blocks alone, which this does not see.
     """
-    addresses = {tensor.untyped_storage().data_ptr() for tensor in stay}
+    addresses = {tensor.untyped_storage().data_ptr() for tensor in stay if not hasattr(tensor, "device_mesh")}
 
     def pack(tensor: Tensor) -> Any:
         if tensor.nbytes < LEAST_BYTES or tensor.untyped_storage().data_ptr() in addresses:

@@ -27,19 +27,20 @@ from adapterkit.errors import ConfigError, TrainingError
 from adapterkit.evaluation.losses import mean_loss
 from adapterkit.resident import build_layers, check_method, rehearse
 
+from . import sharding
 from .batches import choose_collate
 from .checkpoints import Checkpoints
 from .forward import AdapterInTraining
 from .jobs import TRAIN_TAKES, Job, RunOptions, sort_options
 from .journal import Journal
 from .options import split_options
-from .processes import Processes
 from .randomness import RandomState
 from .record import RunRecord, device_name
 from .schedule import Schedule
 from .training import Training, optimizer_for, scheduler_for
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from adapterkit.data.training import TrainingData
 
     from .journal import Bars
+    from .processes import Processes
 
 __all__ = ["Prepared", "prepare", "summary", "versions"]
 
@@ -85,8 +87,10 @@ class Prepared:
     done: Adapter | None = None
 
 
-def prepare(base: Base, job: Job, output: Path | None, shown: Bars) -> Prepared:
-    """Everything up to the first step.
+def prepare(
+    base: Base, job: Job, output: Path | None, shown: Bars, processes: Processes, undo: contextlib.ExitStack
+) -> Prepared:
+    """Everything up to the first step; what has to be undone after the last one goes into ``undo``.
 
     Raises:
         ConfigError: Options that nothing knows, or whose values do not fit.
@@ -103,11 +107,14 @@ def prepare(base: Base, job: Job, output: Path | None, shown: Bars) -> Prepared:
 
     needs = method.base_options(wanted)
     base = base.quantized_as(**needs) if needs else base
+    in_pieces = sharding.is_wanted(run_options, processes)
+    device = sharding.on_host(base, undo) if in_pieces else base.device
+    processes.check_apart(device)
     check_method(method, base.sites)
     if run_options.gradient_checkpointing and not method.traits.recomputable:
         reason = "gradient_checkpointing: the method does not act when activations are computed again"
         raise ConfigError(f"options of method {job.method!r} do not fit", [reason])
-    run_options = attrs.evolve(run_options, bf16=_bf16(base, run_options))
+    run_options = attrs.evolve(run_options, bf16=_bf16(device, run_options), fsdp=in_pieces)
     config = base.registry.call("configure", method, config=wanted, sites=base.sites)
 
     renderer = Renderer(base.tokenizer, run_options.max_length)
@@ -118,18 +125,19 @@ def prepare(base: Base, job: Job, output: Path | None, shown: Bars) -> Prepared:
 
     random = RandomState(run_options.seed, base.device)
     with random.drawn():
-        layers = build_layers(base.registry, method, config, base.sites).to(base.device)
-        base.registry.call(
-            "initialize", method, config=config, layers=dict(layers.items()), base=base, examples=rows.examples
-        )
-        rehearse(base.registry, method, config, layers, base.sites)
+        layers = _layers(base, method, config, rows.examples)
+    if processes.count > 1:
+        random = RandomState(run_options.seed + 1 + processes.rank, device)  # or all would drop the same
+    if in_pieces:
+        sharding.shard(base, layers, device, processes)
     module = AdapterInTraining(base.model, job.method, layers, base.runtime, objective, run_options)
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise TrainingError(f"method {job.method!r} with these options has nothing to train")
 
     run = Run(method=job.method, config=to_dict(config), options=run_options, output=output, name=job.name)
     factor = functools.partial(method.learning_rate_factor, config)
-    training = _training(base, module, run, rows, general, random, factor, shown)
+    training = _training(base, module, run, rows, general, random, factor, shown, processes)
+    sharding.settle(training)
     fixed = _fixed(base, method, asked.objective, training, rows)
     identity, done = _identity(fixed), None
     if output is not None:
@@ -139,6 +147,7 @@ def prepare(base: Base, job: Job, output: Path | None, shown: Bars) -> Prepared:
         )
         if done is None:
             _begin(training, training.checkpoints, resume=asked.resume)
+    processes.check_same({**identity, "step": training.step, "done": done is not None, "layers": layers})
     return Prepared(
         job=job,
         asked=asked,
@@ -151,6 +160,14 @@ def prepare(base: Base, job: Job, output: Path | None, shown: Bars) -> Prepared:
         record=RunRecord(output if training.processes.main else None, fixed),
         done=done,
     )
+
+
+def _layers(base: Base, method: Method, config: Any, examples: Examples) -> nn.ModuleDict:
+    """What is to be trained, where the base is; the way to an adapter was gone once."""
+    layers = build_layers(base.registry, method, config, base.sites).to(base.device)
+    base.registry.call("initialize", method, config=config, layers=dict(layers.items()), base=base, examples=examples)
+    rehearse(base.registry, method, config, layers, base.sites)
+    return layers
 
 
 def _read(
@@ -182,11 +199,11 @@ def check_output(folder: Path | None) -> None:
     check_replaceable(folder / "adapter")
 
 
-def _bf16(base: Base, options: TrainOptions) -> bool:
+def _bf16(device: torch.device, options: TrainOptions) -> bool:
     """What is said, or the rule: accelerators that have bfloat16 are fast in it, and most CPUs are slow."""
     if options.bf16 is not None:
         return options.bf16
-    return base.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _general(data: Any, renderer: Renderer, base: Base, *, wanted: bool) -> Examples | None:
@@ -207,8 +224,8 @@ def _training(
     random: RandomState,
     factor: Callable[[str], float],
     shown: Bars,
+    processes: Processes,
 ) -> Training:
-    processes = Processes.here()
     virtual, options = module.virtual_tokens(), run.options
     examples, held_out = rows.examples.after(virtual), rows.held_out.examples.after(virtual) if rows.held_out else None
     schedule = Schedule(examples.lengths, options, processes.count, rows.mixture)
@@ -237,7 +254,7 @@ def _training(
         random=random,
         log=Journal(run, base.registry, shown, writes=processes.main),
         measure=lambda: {
-            name: mean_loss(loss_of, those, options.batch_size, collate, most)
+            name: mean_loss(loss_of, those, options.batch_size, collate, most, processes)
             for name, (loss_of, those) in measured.items()
         },
         processes=processes,

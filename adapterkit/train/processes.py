@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import datetime as dt
+import hashlib
 import logging
 import os
 import socket
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from adapterkit.errors import ConfigError, TrainingError
 from adapterkit.loading import default_device, set_own_device
@@ -20,7 +21,7 @@ from adapterkit.loading import default_device, set_own_device
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
 __all__ = ["Processes"]
 
@@ -119,7 +120,9 @@ class Processes:
                     self.meet(error=error)
             raise
 
-    def meet(self, first: float = 0.0, second: float = 0.0, *, error: BaseException | None = None) -> tuple[float, float]:
+    def meet(
+        self, first: float = 0.0, second: float = 0.0, *, error: BaseException | None = None
+    ) -> tuple[float, float]:
         """Wait for all; the sums of what each has brought along.
 
         Raises:
@@ -146,18 +149,22 @@ class Processes:
         return self.exchange(value if self.main else None)[0]  # type: ignore[return-value]
 
     def check_same(self, values: Mapping[str, Any]) -> None:
-        """Find that all processes have the same.
+        """Find that all processes have the same: plain values, or layers, by their bits.
 
         Raises:
             TrainingError: Names what differs, in which process.
         """
-        found = self.exchange(dict(values))
+        if self.count == 1:
+            return
+        found = self.exchange(
+            {name: _digest(one) if isinstance(one, nn.Module) else one for name, one in values.items()}
+        )
         for rank, theirs in enumerate(found):
             names = sorted(name for name in found[0].keys() | theirs.keys() if found[0].get(name) != theirs.get(name))
             if names:
                 raise TrainingError(
-                    f"processes 0 and {rank} do not do the same: {names[0]} is {str(found[0].get(names[0])):.80} and "
-                    f"{str(theirs.get(names[0])):.80}. All need the same base, data and options, and see the same files"
+                    f"processes 0 and {rank} do not do the same: {names[0]} is {found[0].get(names[0])!s:.80} and "
+                    f"{theirs.get(names[0])!s:.80}. All need the same base, data and options, and see the same files"
                 )
 
     def anywhere(self, here: Sequence[bool]) -> list[bool]:
@@ -175,7 +182,7 @@ class Processes:
         for bucket in _buckets(one for one in parameters if one.requires_grad):
             flat = torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).reshape(-1) for one in bucket])
             _add_up(flat)
-            for one, total in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
+            for one, total in zip(bucket, torch.split(flat, [one.numel() for one in bucket]), strict=True):
                 one.grad = total.view_as(one).clone() if one.grad is None else one.grad.copy_(total.view_as(one))
 
     def check_apart(self, device: torch.device) -> None:
@@ -191,8 +198,8 @@ class Processes:
         for rank, place in enumerate(places):
             if taken[place] != rank:
                 reason = (
-                    f"processes {taken[place]} and {rank} compute on the same GPU of {place[0]!r}: start one for each GPU, and load "
-                    "the base with device='auto', or onto f'cuda:{LOCAL_RANK}'"
+                    f"processes {taken[place]} and {rank} compute on the same GPU of {place[0]!r}: start one for each GPU, and "
+                    "load the base with device='auto', or onto f'cuda:{LOCAL_RANK}'"
                 )
                 raise ConfigError("the processes do not fit", [reason])
 
@@ -235,10 +242,18 @@ def _check_launcher() -> None:
     for name, what in OTHERS.items():
         if os.environ.get(name, "false").lower() == "true":
             reason = (
-                f"{what}: only adapters are trained, and they and their optimizer are too small to be worth dividing. Leave it out: "
-                "processes then share each step; with fsdp=True they share the base's weights too"
+                f"{what}: only adapters are trained, and they and their optimizer are too small to be worth dividing. Leave it "
+                "out: processes then share each step; with fsdp=True they share the base's weights too"
             )
             raise ConfigError("accelerate's configuration does not fit", [reason])
+
+
+def _digest(layers: nn.Module) -> str:
+    total = hashlib.sha256()
+    for name, tensor in sorted(layers.state_dict().items()):
+        total.update(name.encode())
+        total.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return total.hexdigest()
 
 
 def _leave() -> None:
@@ -251,7 +266,9 @@ def _add_up(tensor: Tensor) -> None:
         distributed.all_reduce(tensor)
     except RuntimeError as error:  # gloo's; NCCL waits, until the launcher ends this process
         reason = str(error).splitlines()[0]
-        raise _ElsewhereError(f"a process that shares this run is gone; what it said is the reason ({reason})") from error
+        raise _ElsewhereError(
+            f"a process that shares this run is gone; what it said is the reason ({reason})"
+        ) from error
 
 
 def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

@@ -20,6 +20,7 @@ from .jobs import Job, name_jobs
 from .journal import bars
 from .passes import Together, alone
 from .preparing import prepare
+from .processes import Processes
 
 if TYPE_CHECKING:
     import os
@@ -46,7 +47,7 @@ def train(
     with running(base, [job], [Path(output) if output is not None else None]) as (ready, interrupted):
         (one,) = ready
         if one.done is not None:
-            return base.load(one.done)
+            return one.done if one.training.processes.lockstep else base.load(one.done)
         fleet = Fleet([one.training], lambda passes: [alone(each) for each in passes], interrupted)
         fleet.run()
         if fleet.failed:
@@ -88,8 +89,11 @@ def running(
     base: Base, jobs: Sequence[Job], folders: Sequence[Path | None]
 ) -> Iterator[tuple[list[Prepared], list[bool]]]:
     """What a run needs around it: every job prepared, its start told, and its failure noted."""
-    with ONE_AT_A_TIME, torch.enable_grad(), bars() as shown, contextlib.ExitStack() as stack:
-        ready = [prepare(base, job, folder, shown) for job, folder in zip(jobs, folders, strict=True)]
+    with ONE_AT_A_TIME, torch.enable_grad(), contextlib.ExitStack() as stack:
+        processes = Processes.start()
+        stack.enter_context(processes.sharing())
+        shown = stack.enter_context(bars(shown=processes.main))
+        ready = [prepare(base, job, folder, shown, processes, stack) for job, folder in zip(jobs, folders, strict=True)]
         _check_agree(ready)
         interrupted = stack.enter_context(interruptible())
         for those in by_base(ready):
@@ -100,7 +104,8 @@ def running(
                 stack.enter_context(recomputing(model, those[0].base.runtime))
         for one in still(ready):
             one.record.update()
-            one.base.registry.notify("adapterkit_train_started", run=one.training.run)
+            if processes.main:
+                one.base.registry.notify("adapterkit_train_started", run=one.training.run)
         try:
             yield ready, interrupted
         except BaseException as error:

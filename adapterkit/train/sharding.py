@@ -33,9 +33,14 @@ NAME = "FSDP_"
 NOT_TAKEN = {
     ("VERSION", "1"): "fsdp_version: 1 is not used here; set fsdp_version: 2",
     ("OFFLOAD_PARAMS", "true"): "fsdp_offload_params: weights stay on the accelerators; leave it out",
-    ("ACTIVATION_CHECKPOINTING", "true"): "fsdp_activation_checkpointing: give train gradient_checkpointing=True instead",
+    (
+        "ACTIVATION_CHECKPOINTING",
+        "true",
+    ): "fsdp_activation_checkpointing: give train gradient_checkpointing=True instead",
     ("AUTO_WRAP_POLICY", "SIZE_BASED_WRAP"): "fsdp_auto_wrap_policy: only TRANSFORMER_BASED_WRAP is known here",
 }
+
+QUANTIZED = "a quantized base cannot be divided, as its packed layers cannot: leave quantize or fsdp out"
 
 
 def is_wanted(options: TrainOptions, processes: Processes) -> bool:
@@ -69,20 +74,21 @@ def on_host(base: Base, undo: contextlib.ExitStack) -> torch.device:
         reason = "a model object would be left in pieces: give a folder or a Hub id"
     elif base.active is not None:
         reason = "an adapter is in use on the base, which is given up after the run: base.use(None) first"
-    elif base.quantized if "_loaded" in vars(base) else source.quantize:
-        reason = "a quantized base cannot be divided, as bitsandbytes' layers are not: leave quantize or fsdp out"
+    elif source.quantize:
+        reason = QUANTIZED
     if reason:
         raise ConfigError("options of train do not fit", [f"fsdp: {reason}"])
     undo.callback(base.unload_model, source)
-    if "_loaded" in vars(base) or source.device != "auto":
-        base.source = attrs.evolve(source)
-        return base.device
-    base.source = attrs.evolve(source, on_host=True)
-    return default_device()
+    device = None
+    if "_loaded" not in vars(base) and source.device == "auto":
+        base.source, device = attrs.evolve(source, on_host=True), default_device()
+    if base.quantized:  # as it is stored
+        raise ConfigError("options of train do not fit", [f"fsdp: {QUANTIZED}"])
+    return device or base.device
 
 
-def shard(model: Any, device: torch.device, processes: Processes) -> None:
-    """Leave a part of each block's weights in each process, on ``device``; the embeddings, the last norm and the head are whole.
+def shard(base: Base, layers: nn.ModuleDict, device: torch.device, processes: Processes) -> None:
+    """Leave a part of each block's weights in each process, on ``device``; embeddings, last norm, head and ``layers`` whole.
 
     Weights that lie in the host's memory go over block by block: no device ever holds all of them. What is outside of the
     blocks stays whole since it is read outside of the model's own forward pass as well: tied to each other, by a head that works in
@@ -94,7 +100,9 @@ def shard(model: Any, device: torch.device, processes: Processes) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    model, _ = base.model, base.reference  # which is made of all weights
     blocks = _blocks(model)
+    layers.to(device)
     processes.meet()
     processes.lockstep = True
     inside = {id(parameter) for block in blocks for parameter in block.parameters()}
@@ -113,6 +121,8 @@ def settle(training: Training) -> None:
 
     That is whether the head can work in parts, which is tried where there are many tokens for the first time.
     """
+    if not training.processes.lockstep:
+        return
     module = training.module.eval()
     with torch.no_grad(), module.conditions(module.plan):
         module.forward_of.trunk(training.collate([training.examples[0]]))

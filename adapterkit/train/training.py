@@ -104,21 +104,42 @@ class Training:
         """What the trained tokens of a step weigh together."""
         return sum(self.examples[row].trained for batch in batches for row in batch)
 
-    def passes(self, batches: Sequence[Sequence[int]]) -> list[list[int]]:
-        """The rows of each forward pass that this process makes in a step."""
-        mine = batches[self.processes.rank :: self.processes.count]
+    def passes(self, batches: Sequence[Sequence[int]]) -> list[tuple[list[int], bool]]:
+        """The rows of each forward pass that this process makes in a step, and whether they count.
+
+        In lockstep all make as many: who has fewer makes more with a row that counts nothing.
+        """
+        mine = self._passes(batches, self.processes.rank)
+        most = len(mine)
+        if self.processes.lockstep:
+            most = max(len(self._passes(batches, rank)) for rank in range(self.processes.count))
+        return [(rows, True) for rows in mine] + [([batches[0][0]], False)] * (most - len(mine))
+
+    def _passes(self, batches: Sequence[Sequence[int]], rank: int) -> list[list[int]]:
+        batches = batches[rank :: self.processes.count]
         return [
-            part for batch in mine for part in in_passes(batch, self.schedule.lengths, self.options.tokens_per_pass)
+            part for batch in batches for part in in_passes(batch, self.schedule.lengths, self.options.tokens_per_pass)
         ]
 
-    def gather(self, loss: float) -> tuple[float, float]:
-        """Bring the gradients of all processes together; the step's loss, and the norm to which gradients are clipped."""
+    def gather(self, loss: float, interrupted: Sequence[bool]) -> tuple[float, float, Sequence[bool]]:
+        """Bring together what the processes have: gradients are summed.
+
+        Returns:
+            The step's loss, the norm to which gradients are clipped, and what is true once the run is to stop: ``interrupted``
+            itself, or for several processes, which are not told at the same moment, what they have agreed on.
+        """
+        if self.processes.count > 1:
+            loss, asked = self.processes.meet(loss, float(bool(interrupted)))
+            interrupted = [True] if asked else []
+        if self.unreached:
+            names = [name for name, one in self.module.named_parameters() if one.requires_grad]
+            here = [one.grad is not None for one in self.module.parameters() if one.requires_grad]
+            reached = self.processes.anywhere(here)
+            self.unreached -= {name for name, found in zip(names, reached, strict=True) if found}
         parameters = list(self.module.parameters())
         self.processes.sum_gradients(parameters)
-        if self.unreached:
-            self.unreached -= {name for name, one in self.module.named_parameters() if one.grad is not None}
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.options.max_grad_norm)
-        return self.processes.total(loss, norm.device), float(norm)
+        return loss, float(norm), interrupted
 
     def update(self) -> None:
         """Take the optimizer's step."""

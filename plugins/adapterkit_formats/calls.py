@@ -49,7 +49,8 @@ def _tool(tool: Any, what: str) -> dict[str, Any]:
 def _call(call: Any, what: str) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, Mapping) else None
     name = _check_name(function, what, "a call")
-    arguments = _parsed(function.get("arguments", {}), f"the arguments of {what}") if function else {}
+    arguments = _parsed(function.get("arguments"), f"the arguments of {what}") if function else None
+    arguments = {} if arguments is None else arguments
     if not isinstance(arguments, Mapping):
         raise ValueError(f"the arguments of {what} must be an object, not {arguments!r:.60}")  # noqa: TRY004
     named = {"id": call["id"]} if call.get("id") else {}

@@ -33,6 +33,7 @@ def test_clean_rows_have_no_findings_but_what_was_left_out():
     assert names(result) == {"label-balance", "not-checked"}
     assert {finding.severity for finding in result.findings} == {"info"}
     assert result.rows == 40
+    assert result.source == "a list"
     assert result.eval_rows == 40
 
 

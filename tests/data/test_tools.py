@@ -6,10 +6,11 @@ import json
 import attrs
 import pytest
 
-from adapterkit import Conversation, DataError, Message
+from adapterkit import Base, Conversation, DataError, Message
 from adapterkit.data import spans, tools
 from adapterkit.data.dataset import answers, digest, encode_rows
 from adapterkit.data.rendering import Renderer
+from adapterkit.testing import tiny_llama
 from tests.data.test_rendering import first_trained, trained_texts
 from tests.sample_tokenizers import (
     CHAT_TOKENIZERS,
@@ -222,3 +223,18 @@ def test_the_digest_follows_tools_and_calls_and_is_what_it_was_without_them():
     heavy = Conversation((plain.messages[0], Message("assistant", "a", train=True, weight=2.0)))
     others = [plain, heavy, attrs.evolve(plain, tools=TOOLS), attrs.evolve(plain, desirable=False), TALK]
     assert len({digest([one]) for one in others}) == len(others)
+
+
+def test_a_base_answers_prompts_with_tools():
+    tokenizer = TOOL_TOKENIZERS["chatml"]()
+    base = Base(tiny_llama(vocab_size=len(tokenizer), max_position_embeddings=512), tokenizer=tokenizer)
+    asked = Conversation((ASKED, calling(ROME), RESULT), TOOLS)
+    turns = [
+        {"role": "user", "content": ASKED.content},
+        {"role": "assistant", "tool_calls": [ROME]},
+        {"role": "tool", "content": RESULT.content},
+    ]
+    answers = base.generate([asked, turns], max_new_tokens=3)
+    assert all(isinstance(answer, str) for answer in answers)
+    with pytest.raises(DataError, match=r"prompts\[0\] is a conversation without turns"):
+        base.generate([Conversation((), TOOLS)])

@@ -29,6 +29,7 @@ OPTIONS = {
     "LoraConfig": "adapterkit_lora.config",
     "GenerateOptions": "adapterkit.generation",
     "EvaluateOptions": "adapterkit.evaluation",
+    "AuditOptions": "adapterkit.audit",
 }
 QUICKSTART = ROOT / "examples" / "quickstart.py"
 _PART = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)

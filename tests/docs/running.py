@@ -58,7 +58,7 @@ class Page:
     def _own_registry(self):
         """The page's plugins are not those of the process, which other tests look at."""
         with contextlib.ExitStack() as stack:
-            for module in ("base", "adapter"):
+            for module in ("shared", "adapter", "audit.run", "audit.canaries"):
                 stack.enter_context(mock.patch(f"adapterkit.{module}.default_registry", return_value=self._registry))
             stack.enter_context(mock.patch("adapterkit.Registry", bundled, create=True))
             yield

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -38,7 +39,10 @@ class Tab:
 
     def _next(self):
         while b"\0" not in self._left:
-            self._left += os.read(self._read, 2**20)
+            more = os.read(self._read, 2**20)
+            if not more:
+                raise EOFError("the browser is gone")
+            self._left += more
         message, _, self._left = self._left.partition(b"\0")
         return json.loads(message)
 
@@ -69,7 +73,8 @@ def opened(page, folder, width=1280, height=900):
         pytest.skip("no Chromium is installed")
     (in_read, in_write), (out_read, out_write) = os.pipe(), os.pipe()
     # Chromium reads commands from file 3 and answers on file 4
-    command = ["sh", "-c", f'exec "$0" "$@" 3<&{in_read} 4>&{out_write}', CHROMIUM, *OPTIONS]
+    start = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+    command = [sys.executable, "-c", start, str(in_read), str(out_write), CHROMIUM, *OPTIONS]
     command += [f"--user-data-dir={folder}/profile", "about:blank"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     browser = subprocess.Popen(command, pass_fds=(in_read, out_write), **quiet)

@@ -50,6 +50,12 @@ def test_the_wheel_holds_the_templates_of_new(wheel):
     assert held == set(FILES)
 
 
+def test_the_wheel_holds_the_templates_of_pages(wheel):
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "adapterkit").glob("*/templates/*.*")}
+    assert {"adapterkit/report/templates/run.html", "adapterkit/report/templates/style.css"} <= templates
+    assert templates <= set(wheel)
+
+
 def test_the_wheel_declares_every_bundled_plugin_and_the_command(wheel):
     text = next(content.decode() for name, content in wheel.items() if name.endswith("entry_points.txt"))
     assert "adapterkit = adapterkit.cli:main" in text

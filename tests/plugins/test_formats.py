@@ -100,6 +100,112 @@ def test_an_optional_system_column_speaks_first(name, system, count):
     assert len(convert(name, row).messages) == count
 
 
+CALL = {"type": "function", "function": {"name": "look", "arguments": {"b": 1, "a": [2, None]}}}
+LOOK = {"name": "look", "description": "d", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}
+
+
+def calls(*given):
+    return Message("assistant", "", train=True, tool_calls=json.dumps(list(given)))
+
+
+@pytest.mark.parametrize(
+    "tools", [[LOOK], json.dumps([LOOK]), [json.dumps(LOOK)], [{"type": "function", "function": LOOK}]]
+)
+@pytest.mark.parametrize("name", ["messages", "sharegpt", "prompt-completion", "alpaca"])
+def test_tools_come_as_a_list_or_its_text_bare_or_not(name, tools):
+    row = {"messages": TALK, "conversations": TALK, "prompt": "q", "completion": "a", "instruction": "q", "output": "a"}
+    record = convert(name, {**row, "tools": tools})
+    assert json.loads(record.tools) == [{"type": "function", "function": LOOK}]
+    for nothing in ([], "[]", "", None):
+        assert convert(name, {**row, "tools": nothing}).tools == ""
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [turn("assistant", None, tool_calls=[CALL])],
+        [turn("assistant", "", tool_calls=json.dumps([CALL]))],
+        [
+            turn(
+                "assistant",
+                "",
+                tool_calls=[{"function": {**CALL["function"], "arguments": '{"b": 1, "a": [2, null]}'}}],
+            )
+        ],
+        [turn("assistant", "", tool_calls=[CALL["function"]])],
+        [turn("assistant", "", function_call=CALL["function"])],
+        [{"from": "function_call", "value": json.dumps(CALL["function"])}],
+        [{"from": "function_call", "value": json.dumps([CALL["function"]])}],
+    ],
+)
+def test_calls_of_every_layout_are_the_same(turns):
+    record = convert("messages", {"messages": [turn("user", "q"), *turns]})
+    assert record.messages[1] == calls(CALL)
+    assert '{"b": 1, "a"' in record.messages[1].tool_calls  # in the order in which the model is to write them
+
+
+@pytest.mark.parametrize("arguments", [None, "", {}, "{}"])
+def test_calls_without_arguments(arguments):
+    row = {
+        "messages": [turn("user", "q"), turn("assistant", "", tool_calls=[{"name": "look", "arguments": arguments}])]
+    }
+    assert json.loads(convert("messages", row).messages[1].tool_calls)[0]["function"] == {
+        "name": "look",
+        "arguments": {},
+    }
+
+
+@pytest.mark.parametrize("role", ["tool", "observation", "function", "tool_response"])
+def test_what_tools_answer(role):
+    said = [{"sky": "clear"}, '{"sky": "clear"}', [{"type": "text", "text": '{"sky": "clear"}'}]]
+    for content in said:
+        row = {
+            "messages": [turn("user", "q"), turn(role, content, name="look", tool_call_id="x"), turn("assistant", "a")]
+        }
+        assert convert("messages", row).messages[1] == Message(
+            "tool", '{"sky": "clear"}', name="look", tool_call_id="x"
+        )
+    empty = {"messages": [turn("user", "q"), turn(role, ""), turn("assistant", "a")]}
+    assert convert("messages", empty).messages[1] == Message("tool", "")
+
+
+def test_an_id_of_a_call_is_kept():
+    row = {"messages": [turn("user", "q"), turn("assistant", "", tool_calls=[{"id": "c1", **CALL}])]}
+    assert json.loads(convert("messages", row).messages[1].tool_calls)[0]["id"] == "c1"
+
+
+def test_weights_of_turns():
+    said = [
+        turn("assistant", "a", weight=0.5),
+        turn("assistant", "b", weight=2),
+        turn("assistant", "c", training=False),
+    ]
+    messages = convert("messages", {"messages": [turn("user", "q", weight=3), *said]}).messages
+    assert [(message.train, message.weight) for message in messages] == [(False, 1), (True, 0.5), (True, 2), (False, 1)]
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "thinking", "reasoning"])
+def test_thoughts_beside_a_content_go_before_it(name):
+    row = {"messages": [turn("user", "q"), turn("assistant", "a", **{name: "hm"})]}
+    assert convert("messages", row).messages[1] == answer("<think>\nhm\n</think>\n\na")
+    row["messages"][1]["content"] = "<think>so</think>a"
+    assert convert("messages", row).messages[1] == answer("<think>so</think>a")
+
+
+def test_an_implicit_prompt_ends_with_a_whole_word():
+    row = {"chosen": "It is blue today", "rejected": "It is black today"}
+    record = convert("preference", row)
+    assert record.prompt == (ask("It is"),)
+    assert record.chosen == (answer(" blue today"),)
+    assert record.rejected == (answer(" black today"),)
+
+
+def test_adjoining_segments_are_trained_each():
+    parts = [("a", True), ("b", True), ("", True), ("c", False)]
+    row = {"segments": [{"text": text, "label": label} for text, label in parts]}
+    assert convert("segments", row) == Text("abc", ((0, 1), (1, 2)))
+
+
 @pytest.mark.parametrize(
     ("name", "row", "part"),
     [
@@ -122,6 +228,39 @@ def test_an_optional_system_column_speaks_first(name, system, count):
         ("messages", {"messages": [turn("user", [{"type": "image"}])]}, "parts that are not text"),
         ("messages", {"messages": TALK, "system": 5}, "system must be text"),
         ("sharegpt", {"conversations": [{"from": "human"}]}, "is missing"),
+        ("messages", {"messages": TALK, "tools": "{"}, "tools is text that is not JSON"),
+        ("messages", {"messages": TALK, "tools": {"a": 1}}, "tools must be a list of JSON schemas"),
+        ("messages", {"messages": TALK, "tools": [5]}, "tools[0] is not a JSON schema with a name"),
+        (
+            "messages",
+            {"messages": [turn("assistant", "", tool_calls=5)]},
+            "messages[0].tool_calls must be a list of calls",
+        ),
+        (
+            "messages",
+            {"messages": [turn("assistant", "", tool_calls=[{"name": "f", "arguments": [1]}])]},
+            "the arguments of messages[0].tool_calls[0] must be an object, not [1]",
+        ),
+        ("sharegpt", {"conversations": [{"from": "function_call", "value": "f()"}]}, "not JSON (Expecting value"),
+        (
+            "messages",
+            {"messages": [turn("assistant", "a", train="no")]},
+            '"train" of messages[0] must be true or false',
+        ),
+        ("messages", {"messages": [turn("assistant", "a", weight=-1)]}, '"weight" of messages[0] must be a number'),
+        ("messages", {"messages": [turn("assistant", "a", train_detail=[{}])]}, "only whole turns are trained"),
+        ("alpaca", {"instruction": "i", "output": "o", "history": [["q"]]}, "pairs of question and answer"),
+        ("alpaca", {"instruction": "i", "output": "o", "history": [["q", ""]]}, "history[0][1] is empty"),
+        ("preference", {"prompt": "q", "chosen": "a", "rejected": "a"}, "are the same"),
+        ("preference", {"chosen": TALK, "rejected": TALK}, "must differ in an answer"),
+        ("preference", {"chosen": "Yes", "rejected": "No"}, "do not begin with the same prompt"),
+        ("preference", {"chosen": "a b", "rejected": "a c", "question": "q"}, "has no prompt; it has 'question'"),
+        ("preference", {"prompt": "q", "chosen": "a", "rejected": ""}, "rejected is empty"),
+        ("judged", {"prompt": "q", "completion": "a", "label": "good"}, "label must be true or false, not 'good'"),
+        ("judged", {"prompt": "q", "label": "true"}, "has a label, but no messages"),
+        ("segments", {"segments": [{"text": "a", "label": False}]}, "nothing to train"),
+        ("segments", {"segments": [{"text": "a", "label": 1}]}, "segments[0] must have a label"),
+        ("segments", {"segments": [{"text": None, "label": True}]}, "segments[0] must have a text"),
     ],
 )
 def test_why_a_row_is_refused(name, row, part):
@@ -138,6 +277,10 @@ def test_why_a_row_is_refused(name, row, part):
         ("prompt-completion", {"prompt": "q"}),
         ("alpaca", {"instruction": "q"}),
         ("text", {"text": "t", "label": "x"}),
+        ("judged", {"prompt": "q", "completion": "a", "label": "good"}),
+        ("judged", {"prompt": "q", "label": "true"}),
+        ("preference", {"prompt": "q", "chosen": "a"}),
+        ("segments", {"segments": []}),
     ],
 )
 def test_shapes_that_are_not_a_formats(name, row):

@@ -5,7 +5,20 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
-FETCHING = {"src", "srcset", "href", "xlink:href", "data", "poster", "action", "formaction", "background", "ping", "manifest"}
+FETCHING = {
+    "src",
+    "srcset",
+    "href",
+    "xlink:href",
+    "data",
+    "poster",
+    "action",
+    "formaction",
+    "background",
+    "ping",
+    "manifest",
+}
+ASKING = re.compile(r"fetch\(|XMLHttpRequest|WebSocket|import\(|sendBeacon|new Image")
 SILENT = {"script", "style", "title"}
 
 
@@ -51,10 +64,12 @@ class Page(HTMLParser):
             if name in FETCHING and not (tag == "a" and (value or "").startswith("#"))
         ]
         styles = [*self.code["style"], *(a["style"] for _, a in self.elements if a.get("style"))]
-        found += [f"style {hit}" for style in styles for hit in re.findall(r"url\([^)]*\)|@import[^;]*|image-set\(", style)]
+        found += [
+            f"style {hit}" for style in styles for hit in re.findall(r"url\([^)]*\)|@import[^;]*|image-set\(", style)
+        ]
         found += [f"{tag}" for tag, a in self.elements if tag in {"base", "iframe", "object", "embed", "link", "img"}]
         found += [f"refresh {a}" for tag, a in self.elements if tag == "meta" and a.get("http-equiv") == "refresh"]
-        return found + [f"script {hit}" for script in self.code["script"] for hit in re.findall(r"fetch\(|XMLHttpRequest|WebSocket|import\(|sendBeacon|new Image", script)]
+        return found + [f"script {hit}" for script in self.code["script"] for hit in ASKING.findall(script)]
 
 
 def hash_of(text):

@@ -21,7 +21,9 @@ def runs(tmp_path):
     """Three runs of one task; the second is best and the third not clearly worse."""
     config = RUN["config"]
     return [
-        make_run(tmp_path / "rank-4", config={**config, "rank": 4}, evaluation=scored(0.6), started="2026-01-01T00:00:00"),
+        make_run(
+            tmp_path / "rank-4", config={**config, "rank": 4}, evaluation=scored(0.6), started="2026-01-01T00:00:00"
+        ),
         make_run(
             tmp_path / "rank-16",
             config={**config, "rank": 16},
@@ -41,7 +43,10 @@ def names(comparison):
 def test_only_what_differs_is_listed(runs):
     found = compare_runs(runs)
     assert found.differences == {"rank": (4, 16, 8)}
-    assert compare_runs([runs[0], make_run(runs[0].parent / "copy", config={**RUN["config"], "rank": 4})]).differences == {}
+    assert (
+        compare_runs([runs[0], make_run(runs[0].parent / "copy", config={**RUN["config"], "rank": 4})]).differences
+        == {}
+    )
 
 
 def test_circumstances_differ_too(runs, tmp_path):
@@ -60,7 +65,7 @@ def test_circumstances_differ_too(runs, tmp_path):
         "replay, rows": (None, 10),
         "device": ("cpu", "NVIDIA H100"),
         "version of python": ("3.11.7", "3.12.1"),
-    } or list(found) == sorted(found)
+    }
 
 
 def test_runs_are_sorted_and_keep_their_colour(runs):
@@ -88,7 +93,9 @@ def test_the_best_is_marked_where_all_were_scored_on_the_same_rows(runs, tmp_pat
 
 
 def test_a_run_that_broke_off_has_not_forgotten_least(runs, tmp_path):
-    broken = make_run(tmp_path / "broken", log=[{"step": 0, "general_loss": 3.4}, {"step": 1, "general_loss": 3.4}], status="failed")
+    broken = make_run(
+        tmp_path / "broken", log=[{"step": 0, "general_loss": 3.4}, {"step": 1, "general_loss": 3.4}], status="failed"
+    )
     assert compare_runs([*runs, broken]).best["forgetting"] == ("rank-16",)
 
 
@@ -124,9 +131,9 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path):
 
 
 def test_many_runs_fit_on_one_page(tmp_path):
-    many = [make_run(tmp_path / f"run-{n:02}", log=records(20_000), config={"rank": n}) for n in range(20)]
+    many = [make_run(tmp_path / f"run-{n:02}", log=records(2_000), config={"rank": n}) for n in range(20)]
     text = compare_runs(many).to_html()
-    assert len(text) < 1_500_000
+    assert len(text) < 500_000
     patterns = {(a["class"]) for tag, a in Page(text).elements if tag == "path"}
     assert len(patterns) == 20  # eight colours, each plain, dashed and dotted
 

@@ -4,13 +4,16 @@ import json
 import math
 import re
 import shutil
-from pathlib import Path
 from unittest import mock
 
 import pytest
+from markupsafe import Markup
 
-from adapterkit import RunError, write_report
+from adapterkit import Base, RunError, write_report
+from adapterkit.report import rendering
 from adapterkit.report.rendering import _file
+from adapterkit.report.texts import seen
+from adapterkit.testing import tiny_llama
 from adapterkit_metrics.labels import class_details
 from tests.report.pages import Page, hash_of
 from tests.report.run_folders import EVALUATION, RUN, make_run, records
@@ -40,7 +43,6 @@ def test_a_finished_run_says_what_was_gained_forgotten_and_paid(tmp_path):
     assert "✗ differs" in text
     for title in ("Put right by the adapter", "Right before, not as expected now", "Not as expected, before and after"):
         assert f"{title} (1)" in text
-    assert "sha" not in found.policy["default-src"]
 
 
 def test_the_order_of_groups_puts_what_was_spoiled_first(tmp_path):
@@ -51,16 +53,21 @@ def test_the_order_of_groups_puts_what_was_spoiled_first(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"status": "running", "finished": None}, "! This run has not ended after 57 of 150 steps. It is still going on"),
-        ({"status": "interrupted", "reason": ""}, "! This run was interrupted after 57 of 150 steps. resume=True goes on"),
+        (
+            {"status": "running", "finished": None},
+            "! This run has not ended after 57 of 150 steps. It is still going on",
+        ),
+        (
+            {"status": "interrupted", "reason": ""},
+            "! This run was interrupted after 57 of 150 steps. resume=True goes on",
+        ),
         (
             {"status": "failed", "reason": "the loss of step 57 is not finite: nan"},
             "✗ This run failed after 57 of 150 steps. The loss of step 57 is not finite: nan. There is no finished adapter.",
         ),
         (
-            {"status": "stopped early", "reason": "3 evaluations did not lower the loss", "best_step": 50},
-            "! This run was stopped early after 57 of 150 steps. 3 evaluations did not lower the loss. "
-            "The adapter of step 50 was kept.",
+            {"status": "stopped early", "reason": "loss did not fall", "best_step": 50},
+            "! This run was stopped early after 57 of 150 steps. Loss did not fall. The adapter of step 50 was kept.",
         ),
     ],
 )
@@ -144,7 +151,7 @@ def test_classes_and_confusions_are_shown(tmp_path):
     ).text
     assert "expected ↓ answered → ham spam none of these ham 2 1 · spam · 1 1" in text
     assert "f1: by class, the worst first" in text
-    assert re.search(r"f1, base spam 2 \S+ 50\.0% 50\.0% 50\.0% 0\.0% ham 3", text.replace("spam 2 2 ", "spam 2 "))
+    assert re.search(r"f1, base spam 2 .{0,4}50\.0% 50\.0% 50\.0% 0\.0% ham 3", text)  # the worse one first
     assert "spam what? 1" in text
 
 
@@ -162,10 +169,12 @@ def test_the_adapter_is_loaded_again_with_three_lines(tmp_path):
     text = write_report(make_run(tmp_path / "cards", base=base, quantize="nf4")).read_text()
     code = re.search(r"<pre><code>(.*?)</code>", text, re.DOTALL)[1].replace("&#34;", '"')
     assert len(code.splitlines()) == 3
-    found = {}
-    exec(code.replace("from adapterkit import Base", "").replace("base.use(base.load", "found.update(path=(str"), {"Base": lambda *a, **k: found.update(base=(a, k)), "found": found, "str": str})  # noqa: S102
-    assert found["base"] == (('or"g/mod\\el',), {"revision": "abc", "quantize": "nf4"})
-    assert found["path"] == str(tmp_path / "cards" / "adapter")
+    base = mock.Mock()
+    with mock.patch("adapterkit.base.Base", base):
+        exec(code)
+    base.assert_called_once_with('or"g/mod\\el', revision="abc", quantize="nf4")
+    base().load.assert_called_once_with(str(tmp_path / "cards" / "adapter"))
+    base().use.assert_called_once_with(base().load())
 
 
 # -- nothing is fetched, nothing is run -------------------------------------------------------------------------------
@@ -189,7 +198,7 @@ def evil_run(folder):
 def test_what_strangers_wrote_stays_text(tmp_path):
     plain, evil = page_of(make_run(tmp_path / "plain")), page_of(evil_run(tmp_path / "evil"))
     kinds = {tag for tag, _ in evil.elements}
-    assert kinds <= {tag for tag, _ in plain.elements} | {"details", "summary", "small"}
+    assert kinds <= {tag for tag, _ in plain.elements} | {"details", "summary", "small", "strong"}
     assert "img" not in kinds
     assert not [a for _, a in evil.elements if any(name.startswith("on") for name in a)]
     assert sum(tag == "script" for tag, _ in evil.elements) == 1
@@ -200,18 +209,17 @@ def test_what_strangers_wrote_stays_text(tmp_path):
 
 
 def test_the_guard_sees_a_text_that_is_not_escaped(tmp_path):
-    with mock.patch("adapterkit.report.rendering.FILTERS", {"words": lambda name: name}) as filters:
-        from markupsafe import Markup
+    def unescaped(value):
+        return Markup(seen(value))
 
-        from adapterkit.report import rendering
-
-        filters |= {name: getattr(rendering, name) for name in ("count", "fold", "seen")} | {"seen": Markup}
-        rendering._environment.cache_clear()
-        try:
+    rendering._environment.cache_clear()
+    try:
+        with mock.patch.dict(rendering.FILTERS, {"seen": unescaped}):
             found = page_of(evil_run(tmp_path / "evil"))
-        finally:
-            rendering._environment.cache_clear()
+    finally:
+        rendering._environment.cache_clear()
     assert "img" in {tag for tag, _ in found.elements}
+    assert "img src=https://x.y/z" in found.fetched()
 
 
 @pytest.mark.parametrize("make", [make_run, evil_run])
@@ -257,8 +265,9 @@ def test_a_report_of_many_records_stays_small(tmp_path):
 def test_the_last_report_stays_when_a_new_one_cannot_be_written(tmp_path):
     folder = make_run(tmp_path / "cards")
     before = write_report(folder).read_bytes()
-    with mock.patch("os.fsync", side_effect=OSError(28, "No space left on device")), pytest.raises(
-        RunError, match=r"the report is not written to '.*report\.html': No space left on device"
+    with (
+        mock.patch("os.fsync", side_effect=OSError(28, "No space left on device")),
+        pytest.raises(RunError, match=r"the report is not written to '.*report\.html': No space left on device"),
     ):
         write_report(folder, price_per_hour=1.0)
     assert (folder / "report.html").read_bytes() == before
@@ -290,7 +299,9 @@ def test_colours_can_be_told_from_the_page_in_both_themes():
         colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", theme))
         lines = [colours[f"c{n}"] for n in range(8)]
         assert len(set(lines)) == 8
-        for name, least in [*((f"c{n}", 3.0) for n in range(8)), *((n, 4.5) for n in ("ink", "soft", "good", "bad", "warn", "link"))]:
+        wanted = dict.fromkeys((f"c{n}" for n in range(8)), 3.0)
+        wanted |= dict.fromkeys(("ink", "soft", "good", "bad", "warn", "link"), 4.5)
+        for name, least in wanted.items():
             assert contrast(colours[name], colours["paper"]) >= least, name
 
 
@@ -310,17 +321,15 @@ def contrast(one, other):
 
 
 def test_a_real_run_has_a_report_with_all_its_parts(tmp_path, example_base):
+    base = Base(tiny_llama(vocab_size=8192, max_position_embeddings=1024), tokenizer=example_base.tokenizer)
     rows = [{"prompt": f"Where is card {n}?", "completion": ("card_arrival", "lost_card")[n % 2]} for n in range(12)]
-    example_base.train(
-        rows[:8], method="lora", eval_data=rows[8:], rank=2, max_steps=3, eval_steps=2, logging_steps=1, output=tmp_path / "a"
-    )
+    held_out = rows[8:]
+    base.train(rows[:8], eval_data=held_out, rank=2, max_steps=3, eval_steps=2, logging_steps=1, output=tmp_path / "a")
     shutil.move(tmp_path / "a", tmp_path / "moved")
     found = page_of(tmp_path / "moved")
-    for part in ("lora adapter for", "On 4 held-out rows, accuracy", "Put right by", "Data audit", "Provenance", "Load it again"):
-        assert part in found.text or part == "Put right by", part
-    titles = [word for word in ("Loss", "Perplexity of general text", "Learning rate", "Gradient norm", "Speed")]
-    assert all(title in found.text for title in titles)
+    parts = ("lora adapter for", "On 4 held-out rows, accuracy", "Data audit", "Provenance", "Load it again")
+    curves = ("Loss", "Perplexity of general text", "Learning rate", "Gradient norm", "Speed")
+    assert [part for part in (*parts, *curves) if part not in found.text] == []
     assert found.fetched() == []
     record = json.loads((tmp_path / "moved" / "run.json").read_text())
     assert record["adapter"] in found.text
-    assert isinstance(Path(tmp_path), Path)

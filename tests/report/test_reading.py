@@ -63,7 +63,7 @@ def test_a_log_that_is_cut_in_its_last_line_is_read_up_to_there(folder):
     (folder / "log.jsonl").write_bytes(whole[:-1])  # the last line is whole, only its end is missing
     assert read_run(folder).log == records()
     assert not read_run(folder).log_is_cut
-    (folder / "log.jsonl").write_bytes(whole + "{\"step\": 152, \"é".encode()[:-1])
+    (folder / "log.jsonl").write_bytes(whole + '{"step": 152, "é'.encode()[:-1])
     assert read_run(folder).log_is_cut
 
 

@@ -32,12 +32,23 @@ def test_one_peak_among_many_records_is_kept():
 
 def test_steps_that_were_taken_again_after_a_resume_count_once():
     log = [{"step": n, "loss": 10.0 + n} for n in range(1, 8)] + [{"step": n, "loss": float(n)} for n in range(5, 10)]
-    assert series(log, "loss").points == ((1, 11.0), (2, 12.0), (3, 13.0), (4, 14.0), *((n, float(n)) for n in range(5, 10)))
+    assert series(log, "loss").points == (
+        (1, 11.0),
+        (2, 12.0),
+        (3, 13.0),
+        (4, 14.0),
+        *((n, float(n)) for n in range(5, 10)),
+    )
 
 
 def test_values_that_are_not_finite_are_no_points_but_are_not_forgotten():
     log = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": math.nan}, {"step": 3, "loss": math.inf}]
-    log += [{"step": 4, "loss": 10**400}, {"step": 5, "loss": "high"}, {"step": 6, "loss": None}, {"step": 7, "loss": 1.0}]
+    log += [
+        {"step": 4, "loss": 10**400},
+        {"step": 5, "loss": "high"},
+        {"step": 6, "loss": None},
+        {"step": 7, "loss": 1.0},
+    ]
     found = series(log, "loss")
     assert found.points == ((1, 2.0), (7, 1.0))
     assert found.lost == (2, 3, 4)

@@ -18,7 +18,17 @@ def test_nothing_in_a_text_is_invisible_or_turns_it_round(text):
     shown.encode("utf-8")
     for character in shown:
         assert character in "\n\t" or unicodedata.category(character) not in {"Cc", "Cs"}
-        assert unicodedata.bidirectional(character) not in {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+        assert unicodedata.bidirectional(character) not in {
+            "LRE",
+            "RLE",
+            "LRO",
+            "RLO",
+            "PDF",
+            "LRI",
+            "RLI",
+            "FSI",
+            "PDI",
+        }
 
 
 def test_what_is_invisible_is_written_out():
@@ -36,7 +46,12 @@ def test_a_long_text_is_folded_and_a_very_long_one_is_cut():
     long = fold("x" * (OPENING + 1))
     assert (len(long.opening), len(long.rest), long.missing) == (OPENING, OPENING + 1, 0)
     huge = fold("x" * 1_000_000)
-    assert (len(huge.opening), len(huge.rest), huge.length, huge.missing) == (OPENING, MOST, 1_000_000, 1_000_000 - MOST)
+    assert (len(huge.opening), len(huge.rest), huge.length, huge.missing) == (
+        OPENING,
+        MOST,
+        1_000_000,
+        1_000_000 - MOST,
+    )
     assert fold("a\n" * 100).opening.count("\n") < 15
 
 
@@ -52,7 +67,7 @@ def test_numbers_are_read_at_a_glance():
         "143,165",
         "1.41e−5",
         "3e12",
-        "0.000",
+        "0",
         "−2.500",
     ]
     assert [numbers.number(x) for x in (None, float("nan"), float("-inf"))] == ["–", "not a number", "−infinite"]
