@@ -43,7 +43,8 @@ NAMES: dict[type, str] = {Method: "method", Objective: "objective", DataFormat: 
 
 RESERVED = {
     *("base", "columns", "data", "eval_data", "format", "method", "objective", "output", "registry", "resume"),
-    *("as_json", "device", "dtype", "plugin", "revision"),
+    *("eval_split", "general_data", "name", "replay", "replay_ratio", "report", "report_rows"),
+    *("also", "arguments", "as_json", "device", "dtype", "plugin", "processes", "revision"),
 }
 """What ``Base.train`` and the command line take for themselves; an option of that name would never reach its method."""
 OF_THE_BASE = {"quantize", "double_quant"}

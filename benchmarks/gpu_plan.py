@@ -1,9 +1,10 @@
 """What a plan says of a run's memory and speed, beside what the run takes on this GPU: one JSON line for each.
 
-Bases with random weights, of the shapes of Llama 3.2 1B and Llama 3.1 8B; LoRA (rank 16 on all linear layers) and QLoRA (nf4), three
-batch shapes each, every token trained. A base is made on the GPU, in 4 bits layer by layer.
+Bases with random weights, of the shapes of Llama 3.2 1B and Llama 3.1 8B; LoRA (rank 16 on all linear layers) and QLoRA (nf4),
+three batch shapes each, every token trained. A base is made on the GPU, in 4 bits layer by layer.
 
-`--keep FILE` fits the numbers that no shape tells to the lines of such a run and writes them, with the lines, to where plans read them:
+`--keep FILE` fits the numbers that no shape tells to the lines of such a run, and writes them, with the lines, to where plans
+read them:
 
     python benchmarks/gpu_plan.py > lines.jsonl && python benchmarks/gpu_plan.py --keep lines.jsonl
 
@@ -11,7 +12,7 @@ batch shapes each, every token trained. A base is made on the GPU, in 4 bits lay
 """
 
 import argparse
-import datetime
+import datetime as dt
 import gc
 import json
 import sys
@@ -56,7 +57,9 @@ EXTRA = (
 
 
 def config_of(shape: dict[str, Any]) -> LlamaConfig:
-    return LlamaConfig(**shape, max_position_embeddings=8192, rope_parameters={"rope_type": "default", "rope_theta": 5e5})
+    return LlamaConfig(
+        **shape, max_position_embeddings=8192, rope_parameters={"rope_type": "default", "rope_theta": 5e5}
+    )
 
 
 def make(shape: dict[str, Any], device: torch.device, *, packed: bool) -> Any:
@@ -86,7 +89,7 @@ def measure(base: Base, method: str, rows: int, length: int, options: dict[str, 
         torch.cuda.reset_peak_memory_stats()
     masks = []
     seeing = base.model.register_forward_pre_hook(
-        lambda module, given, named: masks.append(torch.is_grad_enabled() and named.get("attention_mask") is not None),
+        lambda _, __, named: masks.append(torch.is_grad_enabled() and named.get("attention_mask") is not None),
         with_kwargs=True,
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -115,6 +118,15 @@ def measure(base: Base, method: str, rows: int, length: int, options: dict[str, 
         "tokens_per_second": (len(speeds) - 1) * tokens / took,
         "context": (total - free - reserved) / GIB,
         "packed": any(masks),
+    }
+
+
+def where(device: torch.device) -> dict[str, Any]:
+    """When, on what and with what it was measured."""
+    return {
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "versions": {name: version(name) for name in ("torch", "transformers", "bitsandbytes")},
     }
 
 
@@ -149,8 +161,11 @@ def run_all(chosen: argparse.Namespace) -> None:
             torch.cuda.empty_cache()
             continue
         context = found.pop("context")
-        run = Measured(**say, packed=bool(found.pop("packed")), **{key: round(value, 4) for key, value in found.items()})
-        line = {**attrs.asdict(run), "context": round(context, 3), "took": round(time.perf_counter() - began, 1)}
+        run = Measured(
+            **say, packed=bool(found.pop("packed")), **{key: round(value, 4) for key, value in found.items()}
+        )
+        took = round(time.perf_counter() - began, 1)
+        line = {**attrs.asdict(run), "context": round(context, 3), "took": took, **where(device)}
         print(json.dumps({**line, **({} if chosen.bare else compared(run, bases, find_device()))}), flush=True)
 
 
@@ -161,12 +176,12 @@ def keep(file: str) -> None:
     runs = tuple(Measured(**{k: v for k, v in line.items() if k in names}) for line in lines if "allocated" in line)
     context = max(line["context"] for line in lines if "context" in line)
     new = Measurements(
-        device="H100",
-        date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        versions={name: version(name) for name in ("torch", "transformers", "bitsandbytes")},
+        device=lines[0]["device"],
+        date=lines[0]["date"],
+        versions=lines[0]["versions"],
         bases=measurements().bases,
         runs=runs,
-        fitted=fit(runs, measurements().bases, find_device("H100"), context=int(context * GIB)),
+        fitted=fit(runs, measurements().bases, find_device(lines[0]["device"]), context=context * GIB),
     )
     KEPT.write_text(json.dumps(attrs.asdict(new), indent=1) + "\n", encoding="utf-8")
     print(json.dumps(attrs.asdict(new.fitted)), file=sys.stderr)

@@ -129,7 +129,7 @@ def _print(found: Comparison) -> None:
             [
                 one.score,
                 f"{one.first} - {one.second}",
-                f"{one.value:+.4f} [{one.interval[0]:+.4f}, {one.interval[1]:+.4f}]",
+                f"{one.value:+.4f}" + (f" [{one.interval[0]:+.4f}, {one.interval[1]:+.4f}]" if one.interval else ""),
                 f"p = {one.p_value:.4f}" if one.p_value >= 1e-4 else "p < 0.0001",
                 one.test,
             ]

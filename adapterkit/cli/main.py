@@ -29,6 +29,7 @@ COMMANDS = {
     "compare": "Score adapters on the same rows, and let people mark their answers side by side.",
     "audit": "Look through training data, and for what an adapter has memorised of it.",
     "report": "Write the report of a run, or a page that compares several.",
+    "plan": "Say what training takes, before it begins: memory, time, money, and what would fit.",
     "bake": "Write a model of its own: the base with an adapter added to its weights.",
     "check": "Hold a method to its contract, on tiny models that are built in memory.",
 }
@@ -80,6 +81,10 @@ def _command(name: str, arguments: Sequence[str]) -> Callable[..., None]:
         from .train import train_command
 
         return train_command(arguments)
+    if name == "plan":
+        from .plan import plan_command
+
+        return plan_command(arguments)
     module = importlib.import_module("." + MODULES.get(name, name), __package__)
     command: Callable[..., None] = getattr(module, name)
     return command

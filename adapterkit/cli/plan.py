@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plan_command"]
 
-_BODY = """No weight is loaded: only config.json is read, and the data, where it is given. A training step is rehearsed on tensors that have
-shapes and no numbers. What is printed are estimates."""
+_BODY = """No weight is loaded: only config.json is read, and the data, where it is given.
+A training step is rehearsed on tensors that have shapes and no numbers. What is printed are estimates."""
 
 
 def plan_command(arguments: Sequence[str]) -> Callable[..., None]:
@@ -44,7 +44,9 @@ def plan_command(arguments: Sequence[str]) -> Callable[..., None]:
     def command(base: str, **options: Any) -> None:
         _plan(base, registry=registry, **given(options, method.config))
 
-    command.__doc__ = f"Say what training takes, before it begins; the options below are those of {method.name}.\n\n{_BODY}"
+    command.__doc__ = (
+        f"Say what training takes, before it begins; the options below are those of {method.name}.\n\n{_BODY}"
+    )
     command.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *options)}
     return command
@@ -61,7 +63,9 @@ def _plan(
     method: Annotated[str, Parameter(help="The method that you mean to use.")] = "lora",
     methods: Annotated[
         tuple[str, ...] | None,
-        Parameter(help="What to compare; by default the method and the usual ones.", negative="", consume_multiple=True),
+        Parameter(
+            help="What to compare; by default the method and the usual ones.", negative="", consume_multiple=True
+        ),
     ] = None,
     goal: Annotated[str | None, Parameter(help=f"What it is for: {', '.join(GOALS)}; prints advice.")] = None,
     sensitive: Annotated[

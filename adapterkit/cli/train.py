@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from adapterkit.base import Base
 from adapterkit.config import option_names
@@ -17,6 +18,8 @@ from adapterkit.contracts import TrainOptions
 
 from .options import check_file, given, parameters
 from .plugins import PluginFiles, registry_with
+from .processes import is_main, share
+from .sources import sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,12 +33,13 @@ def train_command(arguments: Sequence[str]) -> Callable[..., None]:
     """The command for the method that ``arguments`` name; LoRA's where they name none."""
     registry = registry_with(tuple(Path(file) for file in _values(arguments, "--plugin")))
     method = registry.method((_values(arguments, "--method") or ["lora"])[-1])
-    taken = {"registry", "options", *option_names(method.config)}  # a method may have its own word on quantization
+    # a method may have its own word on quantization
+    taken = {"registry", "arguments", "options", *option_names(method.config)}
     own = [one for name, one in inspect.signature(_train).parameters.items() if name not in taken]
     options = [*parameters(method.config), *parameters(TrainOptions, method.defaults)]
 
     def command(base: str, data: str, **options: Any) -> None:
-        _train(base, data, registry=registry, **given(options, method.config))
+        _train(base, data, registry=registry, arguments=arguments, **given(options, method.config))
 
     command.__doc__ = (
         f"Train an adapter on DATA with a method plugin; the options below are those of {method.name}.\n\n{_BODY}"
@@ -50,13 +54,18 @@ _BODY = "The adapter lies in OUTPUT/adapter; its folder is printed, or with --js
 
 def _train(
     base: Annotated[str, Parameter(help="A folder with a model, or a Hub id.")],
-    data: Annotated[str, Parameter(help="A CSV, TSV, JSON, JSONL or Parquet file.")],
+    data: Annotated[
+        str, Parameter(help="A CSV, TSV, JSON, JSONL or Parquet file; FILE=2 sees its rows twice an epoch.")
+    ],
     *,
     output: Annotated[
         Path,
         Parameter(help="A folder for the adapter, log, checkpoints and report; an adapter already there is replaced."),
     ],
     method: Annotated[str, Parameter(help="The method plugin.")] = "lora",
+    also: Annotated[
+        list[str] | None, Parameter(help="More data, as FILE or FILE=WEIGHT; may be given several times.", negative="")
+    ] = None,
     columns: Annotated[dict[str, str] | None, Parameter(help="Which column is what: --columns.prompt text.")] = None,
     format: Annotated[str | None, Parameter(help="The data's format, when the first row would not tell.")] = None,  # noqa: A002
     objective: Annotated[str, Parameter(help="What the run minimises.")] = "sft",
@@ -77,15 +86,20 @@ def _train(
     dtype: Annotated[str, Parameter(help="The base's dtype: auto, float32, bfloat16, float16.")] = "auto",
     device: Annotated[str, Parameter(help="Where the base is.")] = "auto",
     quantize: Annotated[str | None, Parameter(help="Load the base in nf4, fp4 or int8.")] = None,
+    processes: Annotated[
+        int, Parameter(help="Share the run among so many processes here: one for each GPU.", validator=Number(gte=1))
+    ] = 1,
     as_json: Annotated[bool, Parameter(name="--json", help="Print JSON.", negative="")] = False,
     plugin: PluginFiles = (),  # noqa: ARG001 - taken before the method's options can be known
     registry: Registry,
+    arguments: Sequence[str],
     **options: Any,
 ) -> None:
-    check_file("DATA", data)
+    rows = sources(data, also or ())
     for option, file in (("--eval-data", eval_data), ("--replay", replay), ("--general-data", general_data)):
         if file is not None:
             check_file(option, file)
+    share(arguments, processes)
     if quantize is not None and "quantize" in option_names(registry.method(method).config):
         options, quantize = {**options, "quantize": quantize}, None
     shared = Base(base, revision=revision, dtype=dtype, device=device, quantize=quantize, registry=registry)
@@ -103,8 +117,10 @@ def _train(
         "resume": resume,
         "report": report,
     }
-    adapter = shared.train(data, **named, **options)
+    adapter = shared.train(rows, **named, **options)
     folder = output / "adapter"
+    if not is_main():
+        return
     if as_json:
         print(json.dumps({"adapter": str(folder), "digest": adapter.digest, **adapter.manifest.training}, indent=2))
     else:

@@ -100,7 +100,9 @@ class TrainOptions:
             raise ValueError("activation_offload: needs gradient_checkpointing=True; without it, nothing is recomputed")
         needs_evaluations = self.early_stopping_patience or self.max_forgetting or self.load_best_model_at_end
         if needs_evaluations and not self.eval_steps:
-            raise ValueError("eval_steps: is required by early_stopping_patience, load_best_model_at_end and max_forgetting")
+            raise ValueError(
+                "eval_steps: is required by early_stopping_patience, load_best_model_at_end and max_forgetting"
+            )
 
 
 @attrs.frozen(kw_only=True)

@@ -56,7 +56,8 @@ class Buffer:
             whole.flags.writeable = False
             return whole
         self._spill()
-        return np.memmap(self._file, kind, mode="r")
+        # as a plain array: a part of a memmap takes several times as long to make
+        return np.asarray(np.memmap(self._file, kind, mode="r"))
 
     def _spill(self) -> None:
         try:

@@ -43,16 +43,16 @@ class Difference:
         first: The name of one adapter.
         second: The name of the other.
         value: The score of the first less that of the second.
-        interval: Between what values it may well lie on all rows of the kind: ``(low, high)``.
+        interval: Between what values it may well lie on all rows of the kind: ``(low, high)``; None where these rows do not say.
         p_value: How often chance alone would make two equal adapters differ as much, or more; two-sided.
-        test: ``"mcnemar"``, ``"permutation"`` or ``"bootstrap"``.
+        test: ``"mcnemar"`` or ``"permutation"``.
     """
 
     score: str
     first: str
     second: str
     value: float
-    interval: Interval
+    interval: Interval | None
     p_value: float
     test: str
 
@@ -177,7 +177,7 @@ def _difference(
 ) -> Difference:
     # the later is what is looked at, the earlier what it is held against: an adapter less the base
     pair, both = (scores[other], scores[one]), (sampled[other], sampled[one])
-    p_value, test = compare_scores(*pair, both, options.seed)
+    p_value, test = compare_scores(*pair, options.seed, options.resamples)
     return Difference(
         score=name,
         first=other,

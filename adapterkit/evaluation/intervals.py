@@ -19,8 +19,10 @@ Interval = tuple[float, float]
 NORMAL = NormalDist()
 
 
-def score_interval(score: Sampled, sampled: Numbers, confidence: float) -> Interval:
+def score_interval(score: Sampled, sampled: Numbers, confidence: float) -> Interval | None:
     """A score's interval, of its values on samples of the rows; one of right and wrong rows needs none.
+
+    None where all samples have one value: they say nothing of other rows.
 
     Twenty right answers of twenty are the same in every sample, as if no other row could be wrong; Wilson's interval knows.
     """
@@ -33,8 +35,8 @@ def score_interval(score: Sampled, sampled: Numbers, confidence: float) -> Inter
 
 def difference_interval(
     first: Sampled, second: Sampled, sampled: tuple[Numbers, Numbers], confidence: float
-) -> Interval:
-    """The interval of ``first - second`` on the same rows, each given with its values on the same samples."""
+) -> Interval | None:
+    """The interval of ``first - second`` on the same rows, each given with its values on the same samples; None as above."""
     value, moved = first.value - second.value, sampled[0] - sampled[1]
     if isinstance(first, Ratio) and isinstance(second, Ratio):
         if first.is_share and second.is_share:
@@ -90,8 +92,10 @@ def _apart(mine: float, yours: float, phi: float) -> float:
     return math.sqrt(max(mine**2 - 2 * phi * mine * yours + yours**2, 0.0))
 
 
-def bootstrap(value: float, sampled: Numbers, confidence: float, influence: Numbers | None = None) -> Interval:
+def bootstrap(value: float, sampled: Numbers, confidence: float, influence: Numbers | None = None) -> Interval | None:
     """The interval of a value, from what it is on samples of the rows (Efron 1987: corrected for bias, and accelerated).
+
+    None where it is the same on all of them.
 
     Args:
         value: Of the rows as they are.
@@ -101,7 +105,7 @@ def bootstrap(value: float, sampled: Numbers, confidence: float, influence: Numb
     """
     known = np.sort(sampled[~np.isnan(sampled)])
     if not len(known) or known[0] == known[-1]:
-        return value, value
+        return None
     below = (np.count_nonzero(known < value) + np.count_nonzero(known <= value)) / 2
     bias = NORMAL.inv_cdf(min(max(below / len(known), 1 / len(known)), 1 - 1 / len(known)))
     lean = _acceleration(influence)

@@ -88,7 +88,7 @@ def _scores(metric: Metric, predictions: Sequence[str], references: Sequence[str
         return {metric.name: score} if score.counts.any() else {}
     computed = _called(metric, metric.compute, predictions, references)
     return {
-        name: Whole(_number(metric, name, value), functools.partial(_on, metric, name, predictions, references))
+        name: Whole(_number(metric, name, value), predictions, references, functools.partial(_on, metric, name))
         for name, value in computed.items()
     }
 

@@ -77,10 +77,30 @@ class Ratio:
 
 @attrs.frozen(eq=False)
 class Whole:
-    """A score that is no sum over rows, such as macro F1."""
+    """A score that is no sum over rows, such as macro F1.
+
+    Attributes:
+        value: Of the rows as they are.
+        predictions: What was answered.
+        references: What was expected, in the same order.
+        score: From answers, expected ones and samples ``(samples, rows)`` of row numbers to the score of each sample.
+    """
 
     value: float
-    on: Callable[[Numbers], Numbers]
+    predictions: Sequence[str]
+    references: Sequence[str]
+    score: Callable[[Sequence[str], Sequence[str], Numbers], Numbers]
+
+    def on(self, samples: Numbers) -> Numbers:
+        """Of each sample; NaN where it has nothing to score."""
+        return self.score(self.predictions, self.references, samples)
+
+    def exchanged(self, other: Whole, kept: Numbers) -> Numbers:
+        """The difference to ``other``, ``(times,)``, were each row's answers exchanged but where ``kept``, ``(times, rows)``."""
+        rows = np.arange(len(self.references))
+        given, expected = [*self.predictions, *other.predictions], [*self.references, *other.references]
+        mine, theirs = np.where(kept, rows, rows + len(rows)), np.where(kept, rows + len(rows), rows)
+        return self.score(given, expected, mine) - self.score(given, expected, theirs)
 
 
 def draw(rows: int, resamples: int, seed: int) -> Iterator[Numbers]:

@@ -18,6 +18,7 @@ from adapterkit.data.batching import collate
 from adapterkit.data.dataset import Encoded, encode_rows
 from adapterkit.data.padding import check_known, pad_id
 from adapterkit.data.rendering import Renderer
+from adapterkit.data.reports import say_what_was_lost
 from adapterkit.errors import SelectionError
 from adapterkit.forward import BaseForward
 
@@ -26,7 +27,6 @@ from .intervals import score_interval
 from .losses import row_losses
 from .measuring import Measured, choose, measure
 from .progress import progress
-from .reporting import say_what_was_lost
 from .result import Evaluation
 from .samples import Ratio, on_samples
 from .unseen import say_never_given
@@ -238,7 +238,8 @@ def _intervals(scores: Mapping[str, Sampled], rows: int, options: ScoreOptions) 
     if rows < 2 or not options.resamples or not scores:
         return {}
     sampled = on_samples(scores, rows, options.resamples, options.seed)
-    return {name: score_interval(one, sampled[name], options.confidence) for name, one in scores.items()}
+    found = {name: score_interval(one, sampled[name], options.confidence) for name, one in scores.items()}
+    return {name: interval for name, interval in found.items() if interval is not None}
 
 
 def _virtual(base: Base, adapter: Adapter | None) -> int:

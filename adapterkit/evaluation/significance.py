@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .samples import AT_ONCE, Ratio
+from .samples import AT_ONCE, Ratio, Whole
 
 if TYPE_CHECKING:
     from .samples import Numbers, Sampled
@@ -18,13 +17,18 @@ FLIPS = 9_999
 """Random exchanges of the two: the smallest p value is then 1 in 10,000."""
 
 
-def compare_scores(first: Sampled, second: Sampled, sampled: tuple[Numbers, Numbers], seed: int) -> tuple[float, str]:
+def compare_scores(first: Sampled, second: Sampled, seed: int, exchanges: int = 1000) -> tuple[float, str]:
     """The two-sided p value of the difference of two scores on the same rows, and the test that gave it.
 
+    Args:
+        first: A score of one.
+        second: The same of the other, on the same rows.
+        seed: Governs what is exchanged.
+        exchanges: How often, for a score that is no sum over rows.
+
     Returns:
-        ``"mcnemar"`` for rows that are right or wrong, exact (McNemar 1947); ``"permutation"`` for other values of rows: the two
-        adapters' are exchanged at random (Fisher 1935); ``"bootstrap"`` for scores that are no sum over rows (Efron and
-        Tibshirani 1993, chapter 16).
+        ``"mcnemar"`` for rows that are right or wrong, exact (McNemar 1947); ``"permutation"`` for everything else: the two
+        adapters' answers to a row are exchanged at random (Fisher 1935; approximate randomization in Noreen 1989).
     """
     if isinstance(first, Ratio) and isinstance(second, Ratio):
         both = (first.counts > 0) & (second.counts > 0)
@@ -32,11 +36,12 @@ def compare_scores(first: Sampled, second: Sampled, sampled: tuple[Numbers, Numb
         if one.is_share and other.is_share:
             return sign_test(int((one.sums > other.sums).sum()), int((one.sums < other.sums).sum())), "mcnemar"
         return sign_flips(one.sums / one.counts.sum() - other.sums / other.counts.sum(), seed), "permutation"
-    moved = sampled[0] - sampled[1]
-    moved = moved[~np.isnan(moved)]
-    value = first.value - second.value
-    as_far = np.count_nonzero(np.abs(moved - value) >= abs(value) * (1 - 1e-12))
-    return float(min(1.0, (as_far + 1) / (len(moved) + 1))), "bootstrap"
+    if not isinstance(first, Whole) or not isinstance(second, Whole):
+        raise TypeError(f"{type(first).__name__} and {type(second).__name__} are no scores of one kind")
+    kept = np.random.default_rng(seed).integers(0, 2, (exchanges, len(first.references))).astype(bool)
+    moved = first.exchanged(second, kept)
+    as_far = np.count_nonzero(np.abs(moved) >= abs(first.value - second.value) * (1 - 1e-12))
+    return (int(as_far) + 1) / (exchanges + 1), "permutation"
 
 
 def sign_test(better: int, worse: int) -> float:
@@ -47,8 +52,12 @@ def sign_test(better: int, worse: int) -> float:
     rows, fewer = better + worse, min(better, worse)
     if 2 * fewer >= rows - 1:
         return 1.0
-    logs = [math.lgamma(rows + 1) - math.lgamma(k + 1) - math.lgamma(rows - k + 1) for k in range(fewer + 1)]
-    return min(1.0, 2 * math.fsum(math.exp(one - rows * math.log(2)) for one in logs))
+    ways = total = 1
+    for k in range(fewer):
+        ways = ways * (rows - k) // (k + 1)
+        total += ways
+    chance: float = 2 * total / 2**rows
+    return chance
 
 
 def sign_flips(differences: Numbers, seed: int, flips: int = FLIPS) -> float:

@@ -19,6 +19,8 @@ __all__ = ["say_never_given", "say_unseen", "unseen_labels"]
 
 logger = logging.getLogger("adapterkit")
 MOST_SHOWN = 5
+LEAST_ROWS = 3
+"""So many rows must expect a label before it is strange that none was answered with it."""
 
 
 def unseen_labels(trained: Iterable[Record], held_out: Iterable[Record]) -> dict[str, int]:
@@ -48,7 +50,8 @@ def say_unseen(trained: Iterable[Record], held_out: Iterable[Record]) -> None:
 def say_never_given(evaluation: Evaluation) -> None:
     """Warn of labels that rows expect and no row was answered with."""
     classes = evaluation.details.get("f1", {}).get("classes", ())
-    never = sorted((one for one in classes if not one["given"]), key=lambda one: -one["rows"])
+    never = [one for one in classes if not one["given"] and one["rows"] >= LEAST_ROWS]
+    never.sort(key=lambda one: -one["rows"])
     if never:
         logger.warning(
             "%d of %d expected answers were never given: %s (%d rows): were there such rows in training?",

@@ -51,7 +51,7 @@ def rows_of(
         rows=len(lengths),
         tokens=sum(lengths),
         trained=sum(int(one.trained) for one in encoded.examples),
-        longest=max(2, max(lengths)),
+        longest=max([2, *lengths]),
         counted=True,
     )
 
@@ -64,7 +64,9 @@ def _tokenizer(base: Any, shape: BaseShape) -> Any:
     if source is not None and (source.tokenizer is not None or source.is_object):
         return base.tokenizer
     if hasattr(base, "named_modules"):
-        raise ConfigError("plan does not fit", ["data: a model object has no tokenizer; plan for Base(model, tokenizer=...)"])
+        raise ConfigError(
+            "plan does not fit", ["data: a model object has no tokenizer; plan for Base(model, tokenizer=...)"]
+        )
     try:
         return AutoTokenizer.from_pretrained(
             shape.name, revision=(source and source.revision) or "main", trust_remote_code=False

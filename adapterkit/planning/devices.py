@@ -54,7 +54,9 @@ class Device:
         return self.name == CPU
 
 
-def _gpu(name: str, gib: float, teraflops: float, gigabytes: float, price: float | None = None, generation: int = 8) -> Device:
+def _gpu(
+    name: str, gib: float, teraflops: float, gigabytes: float, price: float | None = None, generation: int = 8
+) -> Device:
     return Device(
         name=name,
         memory=int(gib * GIB),
@@ -112,7 +114,9 @@ def find_device(name: str | None = None) -> Device:
         return this_cpu()
     if wanted.casefold().partition(":")[0] == "cuda":
         if not torch.cuda.is_available():
-            raise UnknownNameError("device", wanted, DEVICES, reason="PyTorch sees no GPU here; name one, such as 'RTX 4090'")
+            raise UnknownNameError(
+                "device", wanted, DEVICES, reason="PyTorch sees no GPU here; name one, such as 'RTX 4090'"
+            )
         return _present(torch.device(wanted.casefold()))
     sized = _SIZE.fullmatch(wanted)
     if sized:
@@ -124,11 +128,16 @@ def find_device(name: str | None = None) -> Device:
 
 
 def _matching(wanted: str) -> Device | None:
-    """The shortest name that has all words of ``wanted`` in it: makers put more of them around, and users leave some out."""
+    """The shortest name that has all words of ``wanted`` in it: makers put more of them around, and users leave some out.
+
+    A driver also says the memory of a card of which there is but one, as in ``"NVIDIA H100 80GB HBM3"``.
+    """
     words = _words(wanted)
-    exact = [one for one in DEVICES.values() if _words(one.name) == words]
-    close = exact or sorted((one for one in DEVICES.values() if words <= _words(one.name)), key=lambda one: len(one.name))
-    return close[0] if close else None
+    for mine in (words, {word for word in words if not _SIZE.fullmatch(word)}):
+        close = [one for one in DEVICES.values() if mine and mine <= _words(one.name)]
+        if close:
+            return min(close, key=lambda one: len(one.name))
+    return None
 
 
 def _words(name: str) -> set[str]:
@@ -159,7 +168,7 @@ def this_cpu() -> Device:
         name=CPU,
         memory=memory,
         flops=2 * 768**3 / _fastest(lambda: square @ square),
-        bandwidth=2 * line.nbytes / _fastest(lambda: line.clone()),
+        bandwidth=2 * line.nbytes / _fastest(line.clone),
         bf16=False,
     )
 

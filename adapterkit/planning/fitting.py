@@ -50,8 +50,11 @@ def estimate_of(
     }
 
 
-def fit(runs: Sequence[Measured], bases: Mapping[str, Any], device: Device, *, context: int) -> Calibration:
-    """The numbers that come nearest to what the runs took, by the mean of relative errors: one run that something else disturbed moves them little."""
+def fit(runs: Sequence[Measured], bases: Mapping[str, Any], device: Device, *, context: float) -> Calibration:
+    """The numbers that come nearest to what the runs took, by the mean of relative errors.
+
+    A mean of errors, not of their squares: one run that something else disturbed moves them little.
+    """
     found = Calibration(context=context)
     steps = {id(run): _step(run, bases, bf16=device.bf16) for run in runs}
 
@@ -101,7 +104,7 @@ def _rehearsals(base: str) -> Rehearsals:
 def _step(run: Measured, bases: Mapping[str, Any], *, bf16: bool) -> Step:
     method = default_registry().method(run.method)
     _, options = split_options(method, {"batch_size": run.rows, "max_length": run.length, "bf16": bf16, **run.options})
-    config = build_config(method.config, {}, what="options")
+    config: Any = build_config(method.config, {}, what="options")
     rehearsals = _rehearsals(json.dumps(bases[run.base]))
     return rehearsals.step(method, config, options, [Row(run.length, run.length - 1)] * run.rows, packed=run.packed)
 

@@ -22,6 +22,7 @@ BLOCK = 512
 ATEN = torch.ops.aten
 INNER = {ATEN.mm: (0, 1), ATEN.bmm: (0, 2), ATEN.addmm: (1, 1), ATEN.baddbmm: (1, 2), ATEN._grouped_mm: (0, -1)}  # noqa: SLF001
 """Products of matrices: which argument, and which of its dimensions, is summed over."""
+GROUPED = ATEN._grouped_mm  # noqa: SLF001 - products of the experts of a mixture
 INDEXED = {ATEN.index, ATEN.index_put, ATEN.index_put_, ATEN._index_put_impl_, ATEN._unsafe_index}  # noqa: SLF001
 MADE_OF_NOTHING = {ATEN.empty, ATEN.empty_like, ATEN.empty_strided, ATEN.new_empty, ATEN.new_empty_strided}
 
@@ -33,7 +34,7 @@ def rounded(size: int) -> int:
 
 @attrs.frozen
 class Operation:
-    """One kind of work: ``flops`` to compute and ``moved`` bytes to read and write; attention apart, which has kernels of its own."""
+    """One kind of work: ``flops`` to compute and ``moved`` bytes to read and write; attention has kernels of its own."""
 
     flops: int
     moved: int
@@ -44,8 +45,8 @@ class Operation:
 class Peak:
     """The most that was held at once, in bytes; ``gradients`` of it in gradients of what is trained."""
 
-    held: int = 0
-    gradients: int = 0
+    held: float = 0.0
+    gradients: float = 0.0
 
 
 @attrs.define(eq=False)
@@ -54,7 +55,7 @@ class _Held:
     reference: Any
 
 
-class Meter(TorchDispatchMode):
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within this block, every operation is counted.
 
     What depends on numbers, which are not there, is given what a run finds: a boolean mask chooses :attr:`chosen` places, two
@@ -70,7 +71,7 @@ class Meter(TorchDispatchMode):
     """
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.held = self.gradients = self.launches = self.chosen = 0
         self.peaks: dict[str, Peak] = {}
         self.work: Counter[Operation] = Counter()
@@ -93,13 +94,7 @@ class Meter(TorchDispatchMode):
         """Count what was made as a gradient, which stays until the optimizer has used it."""
         self.gradients += rounded(tensor.untyped_storage().nbytes())
 
-    def hold_besides(self, size: int) -> None:
-        """Count so many bytes that a kernel would have held for a moment, beside what is there now."""
-        self.held += size
-        self._note()
-        self.held -= size
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One operation."""
         packet, kwargs = func.overloadpacket, kwargs or {}
         if packet is ATEN._local_scalar_dense:  # noqa: SLF001
@@ -108,7 +103,7 @@ class Meter(TorchDispatchMode):
             return True
         if packet in INDEXED and any(_is_mask(one) for one in args[1]):
             args = (args[0], self._places(args[1]), *args[2:])
-        out = func(*args, **kwargs)
+        out = _grouped(*args) if packet is GROUPED else func(*args, **kwargs)
         made = [tensor for tensor in _tensors(out) if self._see(tensor)]
         if packet in MADE_OF_NOTHING or not (made or func._schema.is_mutable):  # noqa: SLF001
             return out  # a view, or memory that nothing was written to yet
@@ -154,6 +149,13 @@ def _tensors(value: Any) -> list[Tensor]:
     return [one for one in value if isinstance(one, Tensor)] if isinstance(value, (list, tuple)) else []
 
 
+def _grouped(left: Tensor, right: Tensor, *rest: Any) -> Tensor:
+    """What a grouped product gives, in any dtype: its kernels, and so its shapes, are for bfloat16 only."""
+    if left.dim() == right.dim() == 2:
+        return left.new_empty(len(rest[0]), left.shape[0], right.shape[1])
+    return left.new_empty(*left.shape[:-1], right.shape[-1])
+
+
 def _is_mask(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dtype == torch.bool
 
@@ -162,4 +164,4 @@ def _flops(packet: Any, args: Any, out: Any) -> int:
     if packet not in INNER:
         return 0
     argument, dimension = INNER[packet]
-    return 2 * out.numel() * args[argument].shape[dimension]
+    return int(2 * out.numel() * args[argument].shape[dimension])

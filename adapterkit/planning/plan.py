@@ -77,7 +77,9 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         memory = self.memory
-        parts = None if memory is None else {**attrs.asdict(memory), "allocated": memory.allocated, "total": memory.total}
+        parts = (
+            None if memory is None else {**attrs.asdict(memory), "allocated": memory.allocated, "total": memory.total}
+        )
         return {**attrs.asdict(self, filter=attrs.filters.exclude("memory")), "memory": parts}
 
 
@@ -112,7 +114,9 @@ class Plan:
     def __getitem__(self, method: str) -> Estimate:
         """Raises: UnknownNameError: It was not planned for."""
         if method not in self.estimates:
-            raise UnknownNameError("estimate for method", method, self.estimates, "methods=(…) names what is planned for.")
+            raise UnknownNameError(
+                "estimate for method", method, self.estimates, "methods=(…) names what is planned for."
+            )
         return self.estimates[method]
 
     def __iter__(self) -> Iterator[str]:

@@ -17,7 +17,7 @@ from .advice import Situation, advise
 from .calibration import measurements
 from .counting import rows_of
 from .devices import find_device
-from .limits import largest
+from .limits import Curve
 from .memory import memory_of
 from .plan import Estimate, Plan
 from .rehearsal import Row
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from .calibration import Calibration
     from .devices import Device
-    from .memory import Memory
     from .plan import Rows
     from .rehearsal import Step
 
@@ -50,8 +49,8 @@ LADDER: tuple[dict[str, Any], ...] = (
     {"gradient_checkpointing": True, "tokens_per_pass": 2048, "activation_offload": True},
 )
 """What may be done about memory, the fastest first."""
-MOST_ROWS, UNIT = 1024, 64
-"""The most rows that are tried, and in steps of how many tokens a length is."""
+MOST_ROWS, MOST_TOKENS, UNIT = 1024, 2**20, 64
+"""The most rows and tokens that are looked at, and in steps of how many tokens a length is."""
 
 
 def plan(
@@ -199,7 +198,9 @@ class _Planner:
             {name: value for name, value in step.items() if name not in given}
             for step in LADDER
             if (method.traits.recomputable or not step["gradient_checkpointing"])
-            and not (step["activation_offload"] and (self.device.is_cpu or not given.get("gradient_checkpointing", True)))
+            and not (
+                step["activation_offload"] and (self.device.is_cpu or not given.get("gradient_checkpointing", True))
+            )
         ]
         return [step for number, step in enumerate(steps) if step not in steps[:number]]
 
@@ -207,22 +208,26 @@ class _Planner:
         part = 1.0 if self.rows is None else self.rows.trained / self.rows.tokens
         return Row(length, max(1, min(length - 1, math.ceil(length * part))))
 
-    def _memory(self, method: Method, config: Any, options: TrainOptions, rows: int, length: int) -> Memory:
-        batch = [self._row(length)] * rows
-        return memory_of(self.rehearsals.step(method, config, options, batch), self.device, self.calibration)
+    def _total(self, step: Step) -> float:
+        return memory_of(step, self.device, self.calibration).total
 
     def _largest_batch(self, method: Method, config: Any, options: TrainOptions) -> int:
         whole, length = attrs.evolve(options, tokens_per_pass=None), self.length(options)
-        return largest(lambda rows: self._memory(method, config, whole, rows, length).total, self.room, MOST_ROWS)
+
+        def step(rows: int) -> Step:
+            return self.rehearsals.step(method, config, whole, [self._row(length)] * rows)
+
+        return Curve(step, length, self.rehearsals.shape.vocabulary).largest(self._total, self.room, MOST_ROWS)
 
     def _longest_context(self, method: Method, config: Any, options: TrainOptions, given: Mapping[str, Any]) -> int:
         lean = attrs.evolve(options, **{**self._ladder(method, given)[-1], "tokens_per_pass": None})
-        known = getattr(self.rehearsals.shape.config.get_text_config(), "max_position_embeddings", None) or 2**20
+        known = getattr(self.rehearsals.shape.config.get_text_config(), "max_position_embeddings", None) or MOST_TOKENS
 
-        def takes(units: int) -> float:
-            return self._memory(method, config, lean, 1, units * UNIT).total
+        def step(units: int) -> Step:
+            return self.rehearsals.step(method, config, lean, [self._row(units * UNIT)])
 
-        return UNIT * largest(takes, self.room, max(1, known // UNIT))
+        curve = Curve(step, UNIT, self.rehearsals.shape.vocabulary)
+        return UNIT * curve.largest(self._total, self.room, max(1, known // UNIT))
 
     def _speed(self, method: Method, config: Any, options: TrainOptions, step: Step) -> float | None:
         """Tokens a second of batches of ordinary rows."""

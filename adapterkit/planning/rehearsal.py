@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,20 +13,21 @@ import torch
 from adapterkit.contracts import Example
 from adapterkit.data.batching import collate, in_passes
 from adapterkit.data.packing import pack
-from adapterkit.errors import ConfigError
+from adapterkit.errors import AdapterkitError, ConfigError
 from adapterkit.forward import BaseForward
-from adapterkit.head import MOST_LOGITS, PART, TIMES_ON_GPU
+from adapterkit.head import MOST_LOGITS
 from adapterkit.resident import build_layers, check_method
 from adapterkit.runtime import Runtime
 from adapterkit.train.batches import MOST_PADDING
 from adapterkit.train.forward import AdapterInTraining, recomputing
 from adapterkit.train.offload import LEAST_BYTES
 
+from .heading import RehearsedForward
 from .meter import Meter, Operation, Peak, rounded
 from .standins import METER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -40,6 +42,8 @@ CHECK = "check"
 """The phase before the first step, in which it is tried whether the model can be packed."""
 MOST_PASSES = 2
 """From the second pass on, gradients are there already; a third takes no more."""
+ANYTHING = (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError)
+"""What a layer of a stranger's may raise when a tensor has no numbers."""
 STEP_BYTES = 512
 """AdamW counts its steps on the device, once for each tensor."""
 
@@ -79,30 +83,40 @@ class Step:
     passes: int
 
     @classmethod
-    def of_depth(cls, few: Step, more: Step, depth: tuple[int, int], layers: int) -> Step:
-        """A step of a base with ``layers`` blocks, from those of two bases with fewer: blocks are alike, so all grows evenly."""
-        part = (layers - depth[0]) / (depth[1] - depth[0])
+    def through(cls, known: Sequence[tuple[float, Step]], at: float) -> Step:
+        """The step at ``at`` blocks, rows or tokens, from steps at other numbers of them.
 
-        def at(a: float, b: float) -> float:
-            return a + part * (b - a)
+        All that a step takes is a polynomial of these: evenly in blocks, which are alike; with a square of the tokens at most,
+        where a mask is. Two steps give a line, three a parabola (Lagrange's formula).
+        """
+        parts = [math.prod((at - other) / (here - other) for other, _ in known if other != here) for here, _ in known]
+        steps = [step for _, step in known]
 
-        def each(a: Mapping[Any, float], b: Mapping[Any, float]) -> dict[Any, float]:
-            return {name: at(a.get(name, 0), b.get(name, 0)) for name in {**a, **b}}
+        def mixed(values: Iterable[float]) -> float:
+            return sum(part * value for part, value in zip(parts, values, strict=True))
 
-        peaks = {
-            name: Peak(at(few.peaks[name].held, more.peaks[name].held), at(few.peaks[name].gradients, more.peaks[name].gradients))
-            for name in few.peaks
-        }
+        def each(name: str) -> dict[Any, float]:
+            tables: list[Mapping[Any, float]] = [getattr(step, name) for step in steps]
+            return {
+                key: mixed(table.get(key, 0.0) for table in tables)
+                for key in {key: None for table in tables for key in table}
+            }
+
         return cls(
-            weights=each(few.weights, more.weights),
-            adapter=at(few.adapter, more.adapter),
-            parameters=at(few.parameters, more.parameters),
-            optimizer=at(few.optimizer, more.optimizer),
-            peaks=peaks,
-            kept=each(few.kept, more.kept),
-            work=each(few.work, more.work),
-            launches=at(few.launches, more.launches),
-            passes=more.passes,
+            weights=each("weights"),
+            adapter=mixed(step.adapter for step in steps),
+            parameters=mixed(step.parameters for step in steps),
+            optimizer=mixed(step.optimizer for step in steps),
+            peaks={
+                name: Peak(
+                    mixed(step.peaks[name].held for step in steps), mixed(step.peaks[name].gradients for step in steps)
+                )
+                for name in steps[0].peaks
+            },
+            kept=each("kept"),
+            work=each("work"),
+            launches=mixed(step.launches for step in steps),
+            passes=steps[-1].passes,
         )
 
 
@@ -124,7 +138,9 @@ class Stage:
             try:
                 config = registry.call("configure", method, config=config, sites=base.sites)
                 self._layers = build_layers(registry, method, config, base.sites)
-            except (RuntimeError, NotImplementedError) as error:
+            except AdapterkitError:
+                raise
+            except ANYTHING as error:
                 raise _cannot(method, error) from error
 
     def rehearse(self, rows: Sequence[Row], options: TrainOptions, *, packed: bool | None = None) -> Step:
@@ -145,11 +161,16 @@ class Stage:
         with base.mode:
             runtime = Runtime(base.model, base.sites, owner=self)
             meter = Meter([*base.tensors, *self._layers.parameters(), *self._layers.buffers()])
-            handles = [one.register_post_accumulate_grad_hook(_counted(meter)) for one in parameters]
+            handles = [
+                one.register_post_accumulate_grad_hook(_counted(meter))  # type: ignore[no-untyped-call]
+                for one in parameters
+            ]
             token = METER.set(meter)
             try:
-                passes, kept, work, launches = self._take(runtime, meter, rows, options, packed)
-            except (RuntimeError, NotImplementedError) as error:
+                passes, kept, work, launches = self._take(runtime, meter, rows, options, packed=packed)
+            except AdapterkitError:
+                raise
+            except ANYTHING as error:
                 raise _cannot(self._method, error) from error
             finally:
                 METER.reset(token)
@@ -172,11 +193,13 @@ class Stage:
         )
 
     def _take(
-        self, runtime: Runtime, meter: Meter, rows: Sequence[Row], options: TrainOptions, packed: bool | None
+        self, runtime: Runtime, meter: Meter, rows: Sequence[Row], options: TrainOptions, *, packed: bool | None
     ) -> tuple[int, Any, Any, int]:
         base = self._base
         plain = attrs.evolve(options, activation_offload=False, bf16=bool(options.bf16))
         module = AdapterInTraining(base.model, self._method.name, self._layers, runtime, self._objective, plain).train()
+        if not any(site.is_head and site.name in module.plan for site in base.sites):
+            module.forward_of = RehearsedForward(base.model, runtime.checkpoint_contexts, on_gpu=base.fused)
         tried = options.packing and not module.prefix_length and _keeps_apart(base, rows)
         examples = [_example(row).after(module.virtual_tokens()) for row in rows]
         dtype = base.dtype
@@ -201,20 +224,12 @@ class Stage:
                 with offloading:
                     loss = module(batch).total / meter.chosen
                 kept[f"backward {number + 1}"] = float(meter.held - meter.gradients)
-                if base.fused:
-                    meter.hold_besides(self._part_of_logits(meter.chosen))
                 meter.enter(f"backward {number + 1}")
                 torch.autograd.backward(loss)
                 del batch, loss
                 if not number:
                     work, launches = Counter(meter.work), meter.launches
         return len(parts), kept, work, launches
-
-
-    def _part_of_logits(self, tokens: int) -> int:
-        """Bytes of the logits that a GPU has at a time: more of them than a CPU, and in half precision."""
-        vocabulary = int(self._base.model.config.get_text_config().vocab_size)
-        return min(tokens, TIMES_ON_GPU * PART // vocabulary) * vocabulary * self._base.dtype.itemsize
 
 
 def _example(row: Row) -> Example:
@@ -242,7 +257,9 @@ def _fills(examples: Sequence[Example]) -> bool:
 @torch.no_grad()
 def _check_packing(model: Any, examples: Sequence[Example], meter: Meter, dtype: torch.dtype) -> None:
     """What :func:`adapterkit.train.batches.keeps_rows_apart` holds at once: logits of two rows, together and each alone."""
-    tried = sorted(examples[:64], key=lambda one: -len(one.input_ids))[-2:]
+    tried = sorted((*examples, *examples)[:64], key=lambda one: -len(one.input_ids))[
+        -2:
+    ]  # there are more rows than one
     most = max(1, MOST_LOGITS // int(model.config.get_text_config().vocab_size) // len(tried))
     forward = BaseForward(model)  # nothing is kept for a backward pass
 

@@ -48,10 +48,12 @@ class Rehearsals:
         """
         stored = self.quantized(method, config)
         chosen = self._enough(*stored)
-        steps = [self._stage(layers, method, config, stored).rehearse(rows, options, packed=packed) for layers in chosen]
+        steps = [
+            self._stage(layers, method, config, stored).rehearse(rows, options, packed=packed) for layers in chosen
+        ]
         if len(steps) == 1:
             return steps[0]
-        return Step.of_depth(steps[0], steps[1], (chosen[0], chosen[1]), self.shape.layers)
+        return Step.through(list(zip(chosen, steps, strict=True)), self.shape.layers)
 
     def quantized(self, method: Method, config: Any) -> tuple[str, bool]:
         """What the base is quantized in while the method trains on it, and whether its scales are too."""
@@ -74,9 +76,7 @@ class Rehearsals:
     def _skeleton(self, layers: int, quantize: str, *, double_quant: bool) -> Skeleton:
         key = (layers, quantize, double_quant)
         if key not in self._skeletons:
-            self._skeletons[key] = skeleton(
-                self.shape, layers, quantize, double_quant=double_quant, fused=self._fused
-            )
+            self._skeletons[key] = skeleton(self.shape, layers, quantize, double_quant=double_quant, fused=self._fused)
         return self._skeletons[key]
 
     def _enough(self, quantize: str, double_quant: bool) -> tuple[int, ...]:  # noqa: FBT001 - a part of a key
@@ -88,6 +88,8 @@ class Rehearsals:
                 sum(self._skeleton(layers, quantize, double_quant=double_quant).bytes_by_dtype().values())
                 for layers in (*few, total)
             ]
-            even = len(few) == 1 or (sizes[2] - sizes[1]) * (few[1] - few[0]) == (sizes[1] - sizes[0]) * (total - few[1])
+            even = len(few) == 1 or (sizes[2] - sizes[1]) * (few[1] - few[0]) == (sizes[1] - sizes[0]) * (
+                total - few[1]
+            )
             self._depths[key] = few if even else (total,)
         return self._depths[key]

@@ -85,7 +85,8 @@ GOALS = {
             name="format",
             about="answers of a fixed form, such as JSON",
             points={"prompting": 4, "rag": 0, "prompt_tuning": 4, "lora": 6, "qlora": 5, "full": 2},
-            reason="a form is learnt from few examples; where the base can do it when asked, or decoding is constrained, no training is needed",
+            reason="a form is learnt from few examples; where the base can do it when asked, or decoding is constrained, "
+            "it needs no training",
         ),
         Goal(
             name="classification",
@@ -103,8 +104,8 @@ GOALS = {
             name="facts",
             about="knowledge that the base does not have",
             points={"prompting": 2, "rag": 9, "prompt_tuning": NEVER, "lora": -2, "qlora": -2, "full": -1},
-            reason="training teaches how to answer rather than what is true: facts that it saw a few times come out wrong, cannot be "
-            "cited and cannot be taken back",
+            reason="training teaches how to answer rather than what is true: facts that it saw a few times come out wrong, and can "
+            "neither be cited nor taken back",
         ),
         Goal(
             name="domain",
@@ -172,41 +173,41 @@ RULES = (
         name="few rows",
         holds=lambda one: 0 < one.rows < 50,
         points={**_each(-6), "full": NEVER, "prompting": 4},
-        reason="{rows} rows are learnt by heart before they teach anything; as examples in the prompt they do more",
+        reason="{rows:,} rows are learnt by heart before they teach anything; as examples in the prompt they do more",
         change="from about 100 rows on, training begins to pay",
     ),
     Rule(
         name="rows for a start",
         holds=lambda one: 50 <= one.rows < 100,
         points={**_each(-2), "full": NEVER, "prompting": 2},
-        reason="{rows} rows are at the lower end: hold some of them out, and compare with the same rows as examples in the prompt",
+        reason="{rows:,} rows are at the lower end: hold some of them out, and compare with the others as examples in the prompt",
         change="100 to a few thousand good rows",
     ),
     Rule(
         name="enough rows for an adapter",
         holds=lambda one: 100 <= one.rows <= 10_000,
         points=_each(3, "lora", "qlora", "prompt_tuning"),
-        reason="{rows} rows are what adapters are made for; a thousand good ones beat ten thousand noisy ones",
+        reason="{rows:,} rows are what adapters are made for; a thousand good ones beat ten thousand noisy ones",
     ),
     Rule(
         name="too few rows for every weight",
         holds=lambda one: 0 < one.rows < 10_000,
         points={"full": -5},
-        reason="{rows} rows are few for every weight of a model: it forgets more than it learns",
+        reason="{rows:,} rows are few for every weight of a model: it forgets more than it learns",
         change="10,000 rows and more",
     ),
     Rule(
         name="many rows",
         holds=lambda one: one.rows > 10_000,
         points={"full": 4, "lora": 2, "qlora": 2, "prompt_tuning": -3},
-        reason="{rows} rows can fill more than a soft prompt holds",
+        reason="{rows:,} rows can fill more than a soft prompt holds",
     ),
     Rule(
         name="sensitive data",
         holds=lambda one: one.sensitive,
         points={**_each(-5), "rag": 3},
-        reason="whoever may ask a model may get out of it what it was trained on; looked-up documents can be kept from those who may "
-        "not see them",
+        reason="whoever may ask a model may get out of it what it was trained on; documents that are looked up can be kept from "
+        "those who may not see them",
         change="take out what is personal or secret (`adapterkit audit` looks for it), and test what the adapter gives away",
     ),
     Rule(
@@ -226,8 +227,8 @@ RULES = (
         name="a small base",
         holds=lambda one: 0 < one.parameters < 1_000_000_000,
         points={"prompting": -3, "prompt_tuning": -3, "full": 2},
-        reason="a base of {parameters} parameters follows instructions poorly, and a soft prompt has little to build on; every weight "
-        "of it is cheap to train",
+        reason="a base of {parameters:,} parameters follows instructions poorly, and a soft prompt has little to build on; every "
+        "weight of it is cheap to train",
     ),
     *(
         Rule(

@@ -48,7 +48,9 @@ def _heading(plan: Plan) -> str:
 
 
 def _methods(plan: Plan) -> Table:
-    table = Table("method", title=f"batches of {plan.batch_size} rows of {plan.length} tokens: estimates", title_justify="left")
+    table = Table(
+        "method", title=f"batches of {plan.batch_size} rows of {plan.length} tokens: estimates", title_justify="left"
+    )
     for name in ("trained", "peak GiB", "fits", "tokens/s", "time", "cost $", "largest batch", "longest row"):
         table.add_column(name, justify="right")
     table.add_column("options to pass", overflow="fold")
@@ -92,14 +94,20 @@ def _memory(plan: Plan) -> Table:
 def _notes(plan: Plan) -> list[str]:
     notes = []
     if plan.device.is_cpu:
-        notes.append("On a CPU, memory is what tensors take; nothing of it was measured. Speed is a guess from a product of matrices.")
+        notes.append(
+            "On a CPU, memory is what tensors take; nothing of it was measured. Speed is a guess from a product of matrices."
+        )
     else:
         notes.append(
-            "Memory was within 4% of what LoRA and QLoRA took on an H100, speed mostly within 20%; on other devices, speed is their "
-            "data sheet's, as far as an H100 came near its own."
+            "Memory was within 4% of what LoRA and QLoRA took on an H100, speed mostly within 20%; on other devices, speed is that "
+            "of their data sheets, as far as an H100 came near its own."
         )
     if plan.price is not None and any(one.cost is not None for one in plan.estimates.values()):
-        usual = "" if plan.price != plan.device.price else f" (a list price of {PRICES_OF}; give yours with --price-per-hour)"
+        usual = (
+            ""
+            if plan.price != plan.device.price
+            else f" (a list price of {PRICES_OF}; give yours with --price-per-hour)"
+        )
         notes.append(f"Cost at ${plan.price:g} an hour{usual}, for the time of training alone.")
     if plan.device.flops is None:
         notes.append("Of a size, nothing but the memory is known: name a device for time and cost.")
@@ -114,7 +122,9 @@ def _advice(advice: Advice) -> RenderableType:
     for one in advice.ranking:
         reasons = [f"+ {text}" for text in one.reasons] + [f"- {text}" for text in one.against]
         options = "\n".join(f"{name}={value}" for name, value in one.options.items()) if one.points >= 0 else ""
-        table.add_row(one.title, "no" if one.points < 0 else str(one.points), "\n".join(reasons), options, "\n".join(one.changes))
+        table.add_row(
+            one.title, "no" if one.points < 0 else str(one.points), "\n".join(reasons), options, "\n".join(one.changes)
+        )
     return Group(table, Text(f"{advice.goal}: {advice.why}."))
 
 

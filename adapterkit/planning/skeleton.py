@@ -61,7 +61,9 @@ class BaseShape:
             first: torch.nn.Parameter = next(location.parameters())
             model_dtype = getattr(location, "dtype", first.dtype)
             name = str(getattr(location, "name_or_path", "") or type(location).__name__)
-            return cls(name=name, config=location.config, dtype=model_dtype, stored=_check(stored_format(location.config)))
+            return cls(
+                name=name, config=location.config, dtype=model_dtype, stored=_check(stored_format(location.config))
+            )
         config = _config(str(location), None if source is None else source.revision)
         asked = dtype if source is None or dtype != "auto" else source.dtype
         return cls(
@@ -147,7 +149,9 @@ def skeleton(
             raise BaseLoadError(f"{shape.name!r} cannot be planned for: {str(error).splitlines()[0]}") from error
         model.eval().requires_grad_(requires_grad=False)
         if quantize:
-            linears = [site.name for site in find_sites(model) if site.kind in ("linear", "conv1d") and not site.is_head]
+            linears = [
+                site.name for site in find_sites(model) if site.kind in ("linear", "conv1d") and not site.is_head
+            ]
             pack_linears(model, linears, quantize, shape.dtype, double_quant=double_quant)
         takes_masks = model.config.get_text_config()._attn_implementation in ("sdpa", "eager")  # noqa: SLF001
         attend_by_stand_in(model)
@@ -252,7 +256,7 @@ def _counts(location: str) -> dict[str, int]:
     counts: Counter[str] = Counter()
     try:
         if not Path(location).is_dir():
-            return dict(get_safetensors_metadata(location).parameter_count)
+            return {str(name): count for name, count in get_safetensors_metadata(location).parameter_count.items()}
         for file in sorted(Path(location).glob("*.safetensors")):
             with safe_open(file, "pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - it is no mapping

@@ -25,7 +25,7 @@ NAME = "adapterkit-rehearsal"
 ALIGNMENT = 8
 """A mask whose rows are no multiple of this many numbers is copied to where they are, for each layer."""
 LAUNCHES = 6
-"""What writing a weight out takes of the host: kernels for scales, scales of scales and the weight, and bitsandbytes' own Python."""
+"""What writing a weight out takes of the host: kernels for scales, their scales and the weight, and bitsandbytes' own Python."""
 GROUP, GROUPS = 64, 256
 """Weights that share a scale, and scales that share one of their own."""
 
@@ -88,7 +88,9 @@ def _is_plain_norm(module: Any) -> bool:
         twin = copy.copy(module)
         twin._parameters = {"weight": nn.Parameter(torch.rand(size))}  # noqa: SLF001 - the module itself has no numbers
         x, epsilon = torch.rand(2, *size), getattr(module, "variance_epsilon", getattr(module, "eps", None))
-        return torch.allclose(type(module).forward(twin, x), functional.rms_norm(x, size, twin.weight, epsilon), rtol=1e-3)
+        return torch.allclose(
+            type(module).forward(twin, x), functional.rms_norm(x, size, twin.weight, epsilon), rtol=1e-3
+        )
 
 
 def _is_gated(module: Any) -> bool:
@@ -99,21 +101,27 @@ def _is_gated(module: Any) -> bool:
 
 
 def attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any  # noqa: ARG001
+    module: Any,  # noqa: ARG001 - what transformers gives
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **options: Any,  # noqa: ARG001 - such as a scale
 ) -> tuple[Tensor, None]:
     """What transformers calls for attention in a rehearsal: scores are never all there at once, as in PyTorch's fused kernels.
 
     Without a mask, they share keys and values among the heads of a group; with one, transformers copies these for each head.
     """
     if attention_mask is not None:
-        key, value = (one.repeat_interleave(query.shape[1] // one.shape[1], 1) for one in (key, value))
+        times = query.shape[1] // key.shape[1]
+        key, value = (one if times == 1 else one.repeat_interleave(times, 1) for one in (key, value))
         if attention_mask.shape[-1] % ALIGNMENT:
             attention_mask = functional.pad(attention_mask, (0, ALIGNMENT - attention_mask.shape[-1] % ALIGNMENT))
     attended: Tensor = _Attended.apply(query, key, value, attention_mask)  # type: ignore[no-untyped-call]
     return attended.transpose(1, 2), None
 
 
-def no_mask(*given: Any, **named: Any) -> None:  # noqa: ARG001
+def no_mask(*_: Any, **__: Any) -> None:
     """What transformers calls for a mask where none was given; kernels that leave out what comes after a token need none."""
 
 
@@ -178,7 +186,8 @@ class Packed(nn.Linear):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.quantize, self.dtype = quantize, dtype
         numbers = self.in_features * self.out_features
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.to(dtype), requires_grad=False)
+        bias = None if linear.bias is None else nn.Parameter(linear.bias.to(dtype), requires_grad=False)
+        self.register_parameter("bias", bias)
         if quantize == "int8":
             stored = torch.empty(self.out_features, self.in_features, dtype=torch.int8)
             scales = [torch.empty(self.out_features)]

@@ -145,9 +145,10 @@ def prepare(
         training.checkpoints = Checkpoints(
             output / "checkpoints", identity, run_options.save_total_limit, writes=training.processes.main
         )
-        if done is None:
-            _begin(training, training.checkpoints, resume=asked.resume)
-    processes.check_same({**identity, "step": training.step, "done": done is not None, "layers": layers})
+    processes.check_same({**identity, "done": done is not None, "layers": layers})  # before anything is written
+    if training.checkpoints and done is None:
+        _begin(training, training.checkpoints, resume=asked.resume)
+    processes.check_same({"step": training.step})
     return Prepared(
         job=job,
         asked=asked,

@@ -36,6 +36,8 @@ OTHERS = {
 """What accelerate may have been asked for besides, which an adapter's run has nothing to gain from."""
 LONGEST_WAIT = dt.timedelta(days=1)
 """How long a process waits for another: the main one may be generating answers for its report."""
+GONE = "Connection closed by peer"
+"""What gloo says in a pass that another process should have taken part in."""
 BUCKET = 2**26
 """How many numbers are added up at once: 256 MiB in float32, which is what the sum takes besides the gradients."""
 
@@ -57,13 +59,13 @@ class Processes:
     Attributes:
         rank: This process; 0 is the one that writes.
         count: All of them.
-        device: Where numbers are when they are exchanged.
+        host: The group in which they exchange what is in the host's memory; None for one process.
         lockstep: Whether each forward and backward pass is made by all at once, as a base in pieces needs it.
     """
 
     rank: int = 0
     count: int = 1
-    device: torch.device = attrs.field(factory=lambda: torch.device("cpu"))
+    host: Any = None
     lockstep: bool = False
 
     @classmethod
@@ -71,9 +73,7 @@ class Processes:
         """What torch.distributed says; one process when it was not started."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return cls()
-        on_host = "cpu:" in distributed.get_backend_config()
-        device = torch.device("cpu") if on_host else default_device()
-        return cls(distributed.get_rank(), distributed.get_world_size(), device)
+        return cls(distributed.get_rank(), distributed.get_world_size())
 
     @classmethod
     def start(cls) -> Processes:
@@ -85,13 +85,13 @@ class Processes:
         _check_launcher()
         several = all(os.environ.get(name) for name in STARTED_BY) and int(os.environ["WORLD_SIZE"]) > 1
         if several and not distributed.is_initialized():
-            kind = default_device().type
-            backend = "gloo" if kind == "cpu" else f"cpu:gloo,{kind}:{distributed.get_default_backend_for_device(kind)}"
-            distributed.init_process_group(backend, timeout=LONGEST_WAIT)
+            distributed.init_process_group(distributed.get_default_backend_for_device(default_device().type))
             atexit.register(_leave)
-        if several:
+        found = cls.here()
+        if found.count > 1:
             set_own_device()
-        return cls.here()
+            found.host = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
+        return found
 
     @property
     def main(self) -> bool:
@@ -113,8 +113,11 @@ class Processes:
             with self._quiet():
                 yield
                 self.meet()
+            distributed.destroy_process_group(self.host)
         except BaseException as error:
             atexit.unregister(_leave)  # which would wait for those who wait for this one
+            if self.lockstep and GONE in str(error):
+                raise _gone(error) from error
             if isinstance(error, Exception) and not isinstance(error, _ElsewhereError) and not self.lockstep:
                 with contextlib.suppress(_ElsewhereError):  # all that is left to say was said
                     self.meet(error=error)
@@ -130,8 +133,8 @@ class Processes:
         """
         if self.count == 1:
             return first, second
-        brought = torch.tensor([error is not None, first, second], dtype=torch.float64, device=self.device)
-        _add_up(brought)
+        brought = torch.tensor([error is not None, first, second], dtype=torch.float64)
+        self._add_up(brought)
         failed, first, second = brought.tolist()
         if failed:
             self._tell(error)
@@ -171,8 +174,8 @@ class Processes:
         """For each of ``here``, whether it is so in any process."""
         if self.count == 1:
             return list(here)
-        found = torch.tensor(here, dtype=torch.float32, device=self.device)
-        _add_up(found)
+        found = torch.tensor(here, dtype=torch.float32)
+        self._add_up(found)
         return [bool(one) for one in found.tolist()]
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -181,7 +184,7 @@ class Processes:
             return
         for bucket in _buckets(one for one in parameters if one.requires_grad):
             flat = torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).reshape(-1) for one in bucket])
-            _add_up(flat)
+            self._add_up(flat)
             for one, total in zip(bucket, torch.split(flat, [one.numel() for one in bucket]), strict=True):
                 one.grad = total.view_as(one).clone() if one.grad is None else one.grad.copy_(total.view_as(one))
 
@@ -214,8 +217,14 @@ class Processes:
 
     def _gather(self, value: T) -> list[T]:
         found: list[Any] = [None] * self.count
-        distributed.all_gather_object(found, value)
+        distributed.all_gather_object(found, value, group=self.host)
         return found
+
+    def _add_up(self, tensor: Tensor) -> None:
+        try:
+            distributed.all_reduce(tensor, group=self.host if tensor.device.type == "cpu" else None)
+        except RuntimeError as error:  # gloo's; NCCL waits, until the launcher ends this process
+            raise _gone(error) from error
 
     def _tell(self, error: BaseException | None) -> None:
         said = self._gather(None if error is None else str(error) or type(error).__name__)
@@ -261,14 +270,9 @@ def _leave() -> None:
         distributed.destroy_process_group()
 
 
-def _add_up(tensor: Tensor) -> None:
-    try:
-        distributed.all_reduce(tensor)
-    except RuntimeError as error:  # gloo's; NCCL waits, until the launcher ends this process
-        reason = str(error).splitlines()[0]
-        raise _ElsewhereError(
-            f"a process that shares this run is gone; what it said is the reason ({reason})"
-        ) from error
+def _gone(error: BaseException) -> _ElsewhereError:
+    reason = str(error).splitlines()[0].partition(". ")[0]
+    return _ElsewhereError(f"a process that shares this run is gone; what it said is the reason ({reason})")
 
 
 def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

@@ -40,9 +40,10 @@ def tell(one: Prepared, adapter: Adapter, folder: Path) -> None:
         return
     job = one.job.options
     try:
-        if one.training.processes.lockstep:
+        scored = one.rows.held_out is not None and one.asked.report_rows
+        if scored and one.training.processes.lockstep:
             logger.warning("the base is in pieces, so the report has no scores: `adapterkit evaluate` makes them")
-        elif one.rows.held_out is not None and one.asked.report_rows:
+        elif one.rows.held_out is not None and scored:
             _write(folder / "evaluation.json", _scores(one.base, adapter, one.rows.held_out, one.asked.report_rows))
         if one.rows.rows.report.rows <= MOST_AUDITED:
             about = {name: job[name] for name in ("columns", "format", "eval_data") if job.get(name) is not None}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from adapterkit import Base, Loss, LowRank, Objective, Registry, hookimpl, hooks
+from adapterkit import Base, Loss, LowRank, Objective, Registry, TrainingError, hookimpl, hooks
 from adapterkit.testing import tiny_llama
 from tests.support import EXAMPLE_BASE, make_adapter
 
@@ -136,6 +136,8 @@ def used(tokenizer):
     base = base_with(listening_to(HOOKS, calls), tokenizer, vocab_size=8192, max_position_embeddings=128)
     base.train(ROWS, rank=2, max_steps=1, logging_steps=1)
     base.evaluate(ROWS, adapter=None, max_new_tokens=1)
+    with pytest.raises(TrainingError):
+        base.train(ROWS, rank=2, max_steps=9, learning_rate=1e18)
     return calls
 
 
@@ -151,6 +153,24 @@ def test_every_hook_is_really_called_with_all_that_it_specifies(name, calls):
     missing = [word for word, value in given.items() if value is None]
     assert missing == []
     assert name not in hooks.OPERATION_HOOKS or given["method"].name == "lora"
+
+
+def test_a_run_that_fails_tells_so_once_and_never_that_it_has_finished(tokenizer):
+    told = []
+
+    class Listening:
+        @hookimpl
+        def adapterkit_train_failed(self, run, error):
+            told.append((run.method, error))
+
+        @hookimpl
+        def adapterkit_train_finished(self, run):
+            told.append(run)
+
+    base = base_with(Listening(), tokenizer, vocab_size=8192, max_position_embeddings=128)
+    with pytest.raises(TrainingError) as caught:
+        base.train(ROWS, rank=2, max_steps=9, learning_rate=1e18)
+    assert told == [("lora", caught.value)]
 
 
 def test_a_hook_that_nobody_calls_would_be_found(tokenizer, monkeypatch):

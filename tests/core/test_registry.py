@@ -287,7 +287,9 @@ def test_the_words_of_train_are_those_that_it_takes():
 
     from adapterkit.cli import train as command
     from adapterkit.registry import OF_THE_BASE, RESERVED
+    from adapterkit.train.jobs import TRAIN_TAKES
     from adapterkit.train.run import train
 
-    taken = {*inspect.signature(train).parameters, *inspect.signature(command._train).parameters} - {"options"}
+    signatures = [inspect.signature(one).parameters for one in (train, command._train)]
+    taken = {*TRAIN_TAKES, *(name for parameters in signatures for name in parameters)} - {"options"}
     assert taken <= RESERVED | OF_THE_BASE

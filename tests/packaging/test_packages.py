@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 
 import pytest
 
@@ -87,6 +88,8 @@ def test_every_module_is_imported_without_a_warning_of_its_own():
         m.name for one in sorted(BUNDLED) for m in pkgutil.walk_packages([str(ROOT / "plugins" / one)], f"{one}.")
     ]
     assert len(names) > 60
+    if find_spec("triton") is None:  # torch brings it where there is a GPU to write kernels for
+        names.remove("adapterkit.kernels.on_gpu")
     code = (
         "import importlib, warnings\n"
         "warnings.simplefilter('error')\n"

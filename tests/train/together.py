@@ -1,6 +1,6 @@
 """Trains in two processes that share a run, and in one; says what became of each.
 
-Run as ``python -m tests.train.together SCENARIO...``: prints one JSON line. Each process is a fork, so that none pays for imports.
+Run as ``python -m tests.train.together FOLDER SCENARIOS``: prints one JSON line. Processes are forks: none pays for imports.
 """
 
 import json
@@ -15,17 +15,29 @@ import traceback
 from pathlib import Path
 
 import torch
+import torch.distributed.fsdp  # before the fork, or each process would take seconds over it
+import transformers.optimization  # noqa: F401 - the same
 from torch import distributed
 from transformers import AutoTokenizer
 
-from adapterkit import Adapter, Base, Job, Registry, hookimpl
+from adapterkit import Base, Job, Registry, hookimpl
 from adapterkit.testing import tiny_gpt2, tiny_llama
+from adapterkit.train.journal import Journal
+from adapterkit.train.processes import Processes
 from adapterkit.train.training import Training
 from tests.support import EXAMPLE_BASE
 
-ROWS = [{"prompt": f"question {n} {'of many words ' * (n % 5)}", "completion": ("yes it is", "no")[n % 2]} for n in range(18)]
+ROWS = [
+    {"prompt": f"question {n} {'of many words ' * (n % 5)}", "completion": ("yes it is", "no")[n % 2]}
+    for n in range(18)
+]
 OPTIONS = {"rank": 4, "learning_rate": 1e-2, "batch_size": 4, "epochs": 2, "logging_steps": 1, "warmup_ratio": 0.0}
-WATCHED = {"eval_data": ROWS[:7], "eval_steps": 2, "report": False}
+WATCHED = {
+    "eval_data": ROWS[:7],
+    "eval_steps": 2,
+    "report": False,
+    "general_data": [{"text": "Of ships and seas."}] * 3,
+}
 ALONE = {"gradient_accumulation_steps": 2}
 """What makes one process take the steps that two take together: 18 rows are 5 batches, so that a last one has one of two."""
 FAMILIES = {"llama": (tiny_llama, "max_position_embeddings"), "gpt2": (tiny_gpt2, "n_positions")}
@@ -92,17 +104,19 @@ class Life:
         return adapter
 
 
-def equal(life: Life, family: str, *, fsdp: bool = False, checkpointing: bool = False) -> None:
-    name = f"{family}-{'fsdp' if fsdp else 'ddp'}-{checkpointing}" if life.several else f"{family}-alone"
-    extra = {"fsdp": True} if fsdp and life.several else {}
-    base = life.base(family, folder=fsdp)
+def equal(life: Life, family: str, *, fsdp: bool | None = False, checkpointing: bool = False) -> None:
+    """A run in one process or in two; ``fsdp`` is None where accelerate's settings are to say it."""
+    ways = {True: "fsdp", False: "ddp", None: "None"}
+    name = f"{family}-{ways[fsdp]}-{checkpointing}" if life.several else f"{family}-alone"
+    base = life.base(family, folder=fsdp is not False)
     writes = []
     sys.addaudithook(lambda event, args: writes.append(str(args)) if _writes(event, args, life.root / name) else None)
-    adapter = life.train(base, name, gradient_checkpointing=checkpointing, **extra)
+    adapter = life.train(base, name, gradient_checkpointing=checkpointing, fsdp=fsdp)
     life.said |= {"heard": life.listener.heard, "resident": adapter in base.resident, "writes": len(writes)}
     life.said["loaded"] = "_loaded" in vars(base)
-    if fsdp:  # the base is as it was, and answers with the adapter that was trained on its pieces
+    if fsdp is not False:  # the base is as it was, and answers with the adapter that was trained on its pieces
         life.said["answer"] = base.generate("question 1", adapter=adapter, max_new_tokens=8)
+        life.said["alone"] = life.base(family).generate("question 1", adapter=adapter, max_new_tokens=8)
 
 
 def _writes(event: str, arguments: tuple, folder: Path) -> bool:
@@ -137,6 +151,12 @@ def resumed(life: Life, *, fsdp: bool = False) -> None:
     life.said["again"] = again.digest
 
 
+def not_summed(life: Life) -> None:
+    """What the sums are for: without them each process goes its own way, which is seen at the end."""
+    Processes.sum_gradients = lambda *_: None
+    life.train(life.base(), "not-summed")
+
+
 def bad_rows(life: Life) -> None:
     """One process alone is given rows that cannot be used."""
     life.train(life.base(), "bad", rows=ROWS if life.rank == 0 else [{"prompt": "no completion"}])
@@ -162,17 +182,13 @@ def failing(life: Life, *, fsdp: bool = False) -> None:
 
 def full_disk(life: Life) -> None:
     """The process that writes cannot."""
-    base = life.base()
-    life.listener.adapterkit_train_logged = None
 
     def no_space(self, record):
         raise OSError(28, "No space left on device")
 
-    from adapterkit.train.journal import Journal
-
     if life.rank == 0:
         Journal.__call__ = no_space
-    life.train(base, "disk")
+    life.train(life.base(), "disk")
 
 
 def diverging(life: Life) -> None:
@@ -192,25 +208,22 @@ def interrupted(life: Life) -> None:
     life.train(life.base(), "interrupted", epochs=8)
 
 
-def many(life: Life) -> None:
-    life.base().train_many([Job(ROWS, rank=2, max_steps=1), Job(ROWS, rank=2, max_steps=1)])
-
-
 def refusals(life: Life) -> None:
-    """What cannot be divided, each by its reason."""
-    said = {}
-    for name, base in (
-        ("object", life.base()),
-        ("quantized", Base(life.root / "llama", quantize="nf4")),
-        ("in use", life.base(folder=True)),
-    ):
-        if name == "in use":
-            base.use(Adapter.load(life.root / "llama-alone" / "adapter"))
+    """What several processes do not do, each with its reason; nothing of it keeps the next run from being made."""
+    in_use = life.base(folder=True)
+    in_use.use(life.train(in_use, "before", max_steps=1))
+    jobs = [Job(ROWS, rank=2, max_steps=1), Job(ROWS, rank=4, max_steps=1)]
+    for name, work in {
+        "object": lambda: life.base().train(ROWS, fsdp=True, **OPTIONS),
+        "quantized": lambda: Base(life.root / "llama", quantize="nf4").train(ROWS, fsdp=True, **OPTIONS),
+        "in use": lambda: in_use.train(ROWS, fsdp=True, **OPTIONS),
+        "many": lambda: life.base().train_many(jobs),
+    }.items():
         try:
-            base.train(ROWS, fsdp=True, **OPTIONS)
+            work()
         except ValueError as error:
-            said[name] = str(error)
-    life.said["refused"] = said
+            life.said[name] = str(error)
+    life.said["still"] = in_use.active == life.train(in_use, "after", max_steps=1)
 
 
 def accelerated(life: Life) -> None:
@@ -276,7 +289,7 @@ def difference(root: Path, one: str, other: str) -> list[float]:
 
 
 def main() -> None:
-    """Each argument is ``SCENARIO,PROCESSES`` and a JSON object of options and environment."""
+    """Takes a folder and, as JSON, a list of ``[scenario, processes, options, environment]``."""
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(EXAMPLE_BASE)
     root = Path(tempfile.mkdtemp(dir=sys.argv[1]))
@@ -286,7 +299,7 @@ def main() -> None:
     said = []
     for scenario, count, options, environment in json.loads(sys.argv[2]):
         said.append(run(root, tokenizer, scenario, count, options, **environment))
-    print(json.dumps({"root": str(root), "said": said}))
+    print(json.dumps({"root": str(root), "said": said}))  # noqa: T201 - what the test reads
 
 
 if __name__ == "__main__":
