@@ -102,8 +102,9 @@ def load_base(source: Source) -> LoadedBase:
         model=model,
         tokenizer=tokenizer,
         commit=str(getattr(model.config, "_commit_hash", None) or ""),
-        trainable=tuple(parameter for parameter in model.parameters() if parameter.requires_grad),
-        training=tuple(module for module in model.modules() if module.training),
+        # of our own model nothing is ever thawed; and what is listed here could not be given up when it is divided
+        trainable=tuple(one for one in model.parameters() if one.requires_grad and source.is_object),
+        training=tuple(one for one in model.modules() if one.training and source.is_object),
     )
     keep_bits(model)
     model.requires_grad_(requires_grad=False)

@@ -45,10 +45,12 @@ SPARE = 0.03
 LADDER: tuple[dict[str, Any], ...] = (
     {"gradient_checkpointing": False, "tokens_per_pass": None, "activation_offload": False},
     {"gradient_checkpointing": True, "tokens_per_pass": None, "activation_offload": False},
+    {"gradient_checkpointing": True, "tokens_per_pass": 8192, "activation_offload": False},
+    {"gradient_checkpointing": True, "tokens_per_pass": 4096, "activation_offload": False},
     {"gradient_checkpointing": True, "tokens_per_pass": 2048, "activation_offload": False},
     {"gradient_checkpointing": True, "tokens_per_pass": 2048, "activation_offload": True},
 )
-"""What may be done about memory, the fastest first."""
+"""What may be done about memory, the fastest first: small passes start as many kernels as large ones, and do less with each."""
 MOST_ROWS, MOST_TOKENS, UNIT = 1024, 2**20, 64
 """The most rows and tokens that are looked at, and in steps of how many tokens a length is."""
 
@@ -170,7 +172,7 @@ class _Planner:
         config, asked = split_options(method, given)
         asked = attrs.evolve(asked, bf16=self.device.bf16 if asked.bf16 is None else asked.bf16)
         batch = [self._row(self.length(asked))] * asked.batch_size
-        for changes in self._ladder(method, given):
+        for changes in self._ladder(method, given, asked.batch_size * self.length(asked)):
             options = attrs.evolve(asked, **changes)
             step = self.rehearsals.step(method, config, options, batch)
             memory = memory_of(step, self.device, self.calibration)
@@ -192,12 +194,13 @@ class _Planner:
             longest_context=self._longest_context(method, config, options, given) if self.limits else None,
         )
 
-    def _ladder(self, method: Method, given: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The changes that may be tried: what was asked for stays, and only what the method and the device can do."""
+    def _ladder(self, method: Method, given: Mapping[str, Any], tokens: int) -> list[dict[str, Any]]:
+        """The changes that may be tried: what was asked for stays, and only what is possible and changes something."""
         steps = [
             {name: value for name, value in step.items() if name not in given}
             for step in LADDER
             if (method.traits.recomputable or not step["gradient_checkpointing"])
+            and (step["tokens_per_pass"] is None or step["tokens_per_pass"] < tokens)
             and not (
                 step["activation_offload"] and (self.device.is_cpu or not given.get("gradient_checkpointing", True))
             )
@@ -220,7 +223,7 @@ class _Planner:
         return Curve(step, length, self.rehearsals.shape.vocabulary).largest(self._total, self.room, MOST_ROWS)
 
     def _longest_context(self, method: Method, config: Any, options: TrainOptions, given: Mapping[str, Any]) -> int:
-        lean = attrs.evolve(options, **{**self._ladder(method, given)[-1], "tokens_per_pass": None})
+        lean = attrs.evolve(options, **{**self._ladder(method, given, MOST_TOKENS)[-1], "tokens_per_pass": None})
         known = getattr(self.rehearsals.shape.config.get_text_config(), "max_position_embeddings", None) or MOST_TOKENS
 
         def step(units: int) -> Step:

@@ -51,9 +51,9 @@ def _methods(plan: Plan) -> Table:
     table = Table(
         "method", title=f"batches of {plan.batch_size} rows of {plan.length} tokens: estimates", title_justify="left"
     )
-    for name in ("trained", "peak GiB", "fits", "tokens/s", "time", "cost $", "largest batch", "longest row"):
+    for name in ("trained", "GiB", "fits", "tokens/s", "time", "cost $", "rows fit", "tokens fit"):
         table.add_column(name, justify="right")
-    table.add_column("options to pass", overflow="fold")
+    table.add_column("options to pass")
     for one in plan.estimates.values():
         table.add_row(*_method(one))
     return table
@@ -61,7 +61,7 @@ def _methods(plan: Plan) -> Table:
 
 def _method(one: Estimate) -> tuple[str, ...]:
     if one.memory is None:
-        return (one.method, *[""] * 8, f"cannot: {one.reason}")
+        return (one.method, *[""] * 8, "cannot be planned")
     return (
         one.method,
         f"{one.parameters:,}",
@@ -72,7 +72,7 @@ def _method(one: Estimate) -> tuple[str, ...]:
         "" if one.cost is None else f"{one.cost:.2f}",
         _number(one.largest_batch),
         _number(one.longest_context),
-        " ".join(f"{name}={value}" for name, value in one.options.items()),
+        "\n".join(f"{name}={value}" for name, value in one.options.items()),
     )
 
 
@@ -92,7 +92,7 @@ def _memory(plan: Plan) -> Table:
 
 
 def _notes(plan: Plan) -> list[str]:
-    notes = []
+    notes = [f"{one.method}: {one.reason}." for one in plan.estimates.values() if one.reason]
     if plan.device.is_cpu:
         notes.append(
             "On a CPU, memory is what tensors take; nothing of it was measured. Speed is a guess from a product of matrices."

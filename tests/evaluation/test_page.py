@@ -88,6 +88,8 @@ def test_without_names_answers_are_shuffled_and_marks_name_the_right_one(compari
 def test_marks_are_there_when_the_page_is_opened_again(page, tmp_path):
     with opened(page, tmp_path) as tab:
         tab.press("1")
+        assert "1 marked" in text(tab, "about")
+        time.sleep(1)  # Chromium writes what a page keeps a little later
         tab.call("Page.reload")
         tab.wait(
             "document.readyState === 'complete' && document.getElementById('about').textContent.includes('1 marked')"

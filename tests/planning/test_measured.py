@@ -43,7 +43,9 @@ def test_the_peak_is_within_ten_percent_of_what_was_measured(run, estimates):
 
 
 def test_for_lora_and_qlora_it_is_within_five(estimates):
-    off = [estimates[named(run)]["allocated"] / run.allocated - 1 for run in KEPT.runs if run.method in ("lora", "qlora")]
+    off = [
+        estimates[named(run)]["allocated"] / run.allocated - 1 for run in KEPT.runs if run.method in ("lora", "qlora")
+    ]
     assert max(map(abs, off)) < 0.05
 
 
@@ -88,7 +90,9 @@ def test_another_run_is_not_taken_for_this_one(wrong):
 
 
 def test_the_page_shows_what_was_measured(estimates):
-    shown = re.findall(r"^\| (1B|8B) \| (.+?) \| (\d+) × (\d+) \|.*?\| ([\d.]+) \| ([\d.]+) \| ", PAGE.read_text(), re.MULTILINE)
+    shown = re.findall(
+        r"^\| (1B|8B) \| (.+?) \| (\d+) × (\d+) \|.*?\| ([\d.]+) \| ([\d.]+) \| ", PAGE.read_text(), re.MULTILINE
+    )
     assert len(shown) == len(KEPT.runs)
     for row, run in zip(shown, KEPT.runs, strict=True):
         found = estimates[named(run)]["allocated"]

@@ -192,7 +192,9 @@ def adapterkit_methods():
 
 def test_a_method_that_needs_numbers_is_refused_by_name():
     registry = Registry()
-    registry.add(types.SimpleNamespace(adapterkit_methods=adapterkit_methods))
+    plugin = types.ModuleType("counting")
+    plugin.adapterkit_methods = adapterkit_methods
+    registry.add(plugin)
     chosen = registry.method("counting")
     config, run = split_options(chosen, {"bf16": False})
     shape = BaseShape.read(tiny_llama())

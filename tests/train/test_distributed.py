@@ -56,6 +56,10 @@ def check_equal(root, alone, said, family, name):
 def check_divided(said):
     """The base was given up, and is as it was when it is next needed."""
     assert not any(one["resident"] or one["loaded"] for one in said)
+    for one in said:
+        held, whole = one["held"]
+        assert whole > 15
+        assert held == 0, "no whole weight of a block is left in memory"
     assert all(one["answer"] == one["alone"] for one in said)
 
 

@@ -3,6 +3,7 @@
 Run as ``python -m tests.train.together FOLDER SCENARIOS``: prints one JSON line. Processes are forks: none pays for imports.
 """
 
+import gc
 import json
 import logging
 import os
@@ -18,10 +19,12 @@ import torch
 import torch.distributed.fsdp  # before the fork, or each process would take seconds over it
 import transformers.optimization  # noqa: F401 - the same
 from torch import distributed
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import AutoTokenizer
 
 from adapterkit import Base, Job, Registry, hookimpl
 from adapterkit.testing import tiny_gpt2, tiny_llama
+from adapterkit.train import sharding
 from adapterkit.train.journal import Journal
 from adapterkit.train.processes import Processes
 from adapterkit.train.training import Training
@@ -109,6 +112,18 @@ def equal(life: Life, family: str, *, fsdp: bool | None = False, checkpointing: 
     ways = {True: "fsdp", False: "ddp", None: "None"}
     name = f"{family}-{ways[fsdp]}-{checkpointing}" if life.several else f"{family}-alone"
     base = life.base(family, folder=fsdp is not False)
+    divide = sharding.shard
+
+    def dividing(base, *rest):
+        names = {name for name, _ in base.model.named_parameters() if ".layers." in name or ".h." in name}
+        found = [one.untyped_storage() for name, one in base.model.named_parameters() if name in names]
+        held = [StorageWeakRef(one) for one in found]
+        del found
+        divide(base, *rest)
+        gc.collect()
+        life.said["held"] = [sum(not one.expired() for one in held), len(held)]
+
+    sharding.shard = dividing
     writes = []
     sys.addaudithook(lambda event, args: writes.append(str(args)) if _writes(event, args, life.root / name) else None)
     adapter = life.train(base, name, gradient_checkpointing=checkpointing, fsdp=fsdp)

@@ -97,7 +97,7 @@ function draw() {
   by("previous").disabled = none || state.at === 0; by("next").disabled = none || state.at >= shown.length - 1;
   by("choices").replaceChildren();
   if (!none) drawRow(place);
-  drawScores(); drawMarks(); keep();
+  drawScores(); drawMarks();
 }
 function drawRow(place) {
   const row = data.rows[place], mark = state.marks[place];
@@ -122,19 +122,19 @@ function choice(text, pressed, act) {
 function say(text) { by("said").textContent = text; }
 function set(place, best) {
   state.marks[place] = { best, blind: state.blind, shown: [...order(place)], when: new Date().toISOString() };
-  say(best === TIE ? "A tie." : `${label(order(place).indexOf(best), best)} is best.`);
+  keep(); say(best === TIE ? "A tie." : `${label(order(place).indexOf(best), best)} is best.`);
   if (state.filter === "open") { choose(); draw(); } else if (state.at < shown.length - 1) move(1); else draw();
 }
 function clear() {
   const place = shown[state.at];
   if (place === undefined || !(place in state.marks)) return;
-  delete state.marks[place]; say("The mark is gone."); draw();
+  delete state.marks[place]; keep(); say("The mark is gone."); draw();
 }
 function move(by_) {
-  state.at += by_; draw(); window.scrollTo({ top: by("tools").offsetTop });
+  state.at += by_; draw(); keep(); window.scrollTo({ top: by("tools").offsetTop });
   if (shown.length) say(by("place").textContent);
 }
-function hide() { state.blind = !state.blind; draw(); say(state.blind ? "Names are hidden." : "Names are shown."); }
+function hide() { state.blind = !state.blind; draw(); keep(); say(state.blind ? "Names are hidden." : "Names are shown."); }
 function download() {
   const marks = Object.entries(state.marks).map(([place, mark]) => ({
     row: data.rows[place].row, best: mark.best === TIE ? null : data.names[mark.best], blind: mark.blind,
@@ -157,7 +157,7 @@ document.addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
-by("filter").addEventListener("change", (event) => { state.filter = event.target.value; state.at = 0; choose(); draw(); });
+by("filter").addEventListener("change", (event) => { state.filter = event.target.value; state.at = 0; choose(); draw(); keep(); });
 by("blind").addEventListener("click", hide);
 by("download").addEventListener("click", download);
 by("previous").addEventListener("click", () => move(-1));
