@@ -1,6 +1,6 @@
 """Peak memory of training beyond the model itself at a vocabulary of 128,256, where logits are nearly all of it.
 
-The same rows, every token trained, through ``base.train`` and through transformers' Trainer with PEFT; each in a process of its own.
+The same rows, every token trained, through ``base.train`` and through transformers' Trainer with PEFT, each in its own process.
 """
 
 import json

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("parameters", "imports", "residency", "training")
+BENCHMARKS = ("parameters", "imports", "residency", "training", "logits", "many")
 
 
 def main() -> None:

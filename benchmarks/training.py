@@ -1,4 +1,4 @@
-"""Training tokens per second on Banking77, beside transformers' Trainer with PEFT: same rows, batch size, steps and final loss.
+"""Rows trained per second on Banking77, beside transformers' Trainer with PEFT: same rows, batch size, steps and final loss.
 
 The peer runs at its best settings here: float32 as we do (half precision is slower on CPUs without support for it), batches of
 rows of similar length (its fastest order; ours is random and packed, which learns more in as many steps), the fused AdamW, rows
@@ -13,7 +13,6 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import peft
 import torch
@@ -31,8 +30,8 @@ ROUNDS, ROWS, HELD_OUT, BATCH, RATE = 3, 1600, 200, 32, 4e-3
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def ours(base: Base, rows: list[dict[str, str]], folder: Path) -> float:
-    """Tokens per second of one pass; the adapter lies in ``folder/adapter``."""
+def ours(base: Base, rows: list[dict[str, str]], tokens: int, folder: Path) -> float:
+    """Rows per second of one pass over rows of so many tokens; the adapter lies in ``folder/adapter``."""
     base.train(
         rows,
         columns=COLUMNS,
@@ -43,20 +42,11 @@ def ours(base: Base, rows: list[dict[str, str]], folder: Path) -> float:
         batch_size=BATCH,
         warmup_ratio=0.05,
         logging_steps=1000,
+        report=False,
     )
-    return float(json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["tokens_per_second"])
-
-
-class _Counting(DataCollatorForSeq2Seq):
-    """Pads as it always does, and counts the tokens that are no padding."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        super().__init__(tokenizer, padding=True)
-        self.tokens = 0
-
-    def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> Any:
-        self.tokens += sum(len(feature["input_ids"]) for feature in features)
-        return super().__call__(features, return_tensors)
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    speed = next(record["tokens_per_second"] for record in records if "loss" in record)
+    return float(speed) * len(rows) / tokens
 
 
 def peers(base: Base, encoded: Encoded, folder: Path) -> float:
@@ -64,7 +54,6 @@ def peers(base: Base, encoded: Encoded, folder: Path) -> float:
     model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
     config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS, task_type="CAUSAL_LM")
     model = peft.get_peft_model(model, config)
-    collator = _Counting(base.tokenizer)
     trainer = Trainer(
         model,
         TrainingArguments(
@@ -83,12 +72,12 @@ def peers(base: Base, encoded: Encoded, folder: Path) -> float:
             seed=42,
         ),
         train_dataset=[{"input_ids": list(one.input_ids), "labels": list(one.labels)} for one in encoded.examples],
-        data_collator=collator,
+        data_collator=DataCollatorForSeq2Seq(base.tokenizer, padding=True),
     )
     with contextlib.redirect_stdout(sys.stderr):  # Trainer prints its log where our figures go
         took = seconds(trainer.train)
     model.save_pretrained(folder / "adapter")
-    return collator.tokens / took
+    return len(encoded.examples) / took
 
 
 def main() -> None:
@@ -101,7 +90,7 @@ def main() -> None:
     encoded = encode_rows(rows, Renderer(base.tokenizer, 1024), base.registry, columns=COLUMNS)
     with tempfile.TemporaryDirectory() as root:
         mine, theirs = Path(root, "ours"), Path(root, "peers")
-        speeds = [(ours(base, rows, mine), peers(base, encoded, theirs)) for _ in range(ROUNDS)]
+        speeds = [(ours(base, rows, encoded.report.tokens, mine), peers(base, encoded, theirs)) for _ in range(ROUNDS)]
         losses = [
             base.evaluate(held_out, columns=COLUMNS, adapter=base.load(folder / "adapter"), compare=False)["loss"]
             for folder in (mine, theirs)
@@ -109,19 +98,19 @@ def main() -> None:
     ratio = median(a / b for a, b in speeds)
     report(
         f"train LoRA r8 on {ROWS} rows of Banking77, batch {BATCH}",
-        f"{median(a for a, _ in speeds):,.0f} tokens/s",
-        f"{median(b for _, b in speeds):,.0f} tokens/s (Trainer + PEFT)",
+        f"{median(a for a, _ in speeds):,.0f} rows/s",
+        f"{median(b for _, b in speeds):,.0f} rows/s (Trainer + PEFT)",
         f"{ratio:.2f}×",
-        "1.3×",
-        met=ratio >= 1.3,
+        "1.5×",
+        met=ratio >= 1.5,
     )
     report(
         f"  its loss on {HELD_OUT} held-out rows",
         f"{losses[0]:.3f}",
         f"{losses[1]:.3f}",
         f"{losses[0] / losses[1]:.2f}",
-        "at most 1.1",
-        met=losses[0] <= 1.1 * losses[1],
+        "at most 1.0",
+        met=losses[0] <= losses[1],
     )
 
 

@@ -67,7 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _app(arguments: Sequence[str]) -> App:
     """The commands; what needs torch is imported for the one command that is asked for."""
-    app = App(name="adapterkit", help=SUMMARY, version=adapterkit.__version__, help_format="plaintext")
+    app = App(
+        name="adapterkit",
+        help=SUMMARY,
+        version=adapterkit.__version__,
+        help_format="plaintext",
+        suppress_keyboard_interrupt=False,  # what was kept is said below
+    )
     app.command(plugins)
     app.command(new)
     command = next((word for word in arguments if not word.startswith("-")), "")
@@ -77,16 +83,9 @@ def _app(arguments: Sequence[str]) -> App:
 
 
 def _command(name: str, arguments: Sequence[str]) -> Callable[..., None]:
-    if name == "train":
-        from .train import train_command
-
-        return train_command(arguments)
-    if name == "plan":
-        from .plan import plan_command
-
-        return plan_command(arguments)
     module = importlib.import_module("." + MODULES.get(name, name), __package__)
-    command: Callable[..., None] = getattr(module, name)
+    made: Callable[[Sequence[str]], Callable[..., None]] | None = getattr(module, f"{name}_command", None)
+    command: Callable[..., None] = made(arguments) if made else getattr(module, name)
     return command
 
 

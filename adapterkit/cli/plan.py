@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import sys
-from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
 
-from adapterkit.config import option_names
-from adapterkit.contracts import TrainOptions
 from adapterkit.planning import plan as plan_run
 from adapterkit.planning.rules import GOALS
 from adapterkit.planning.showing import WIDTH, shown
 
-from .options import check_file, given, parameters
-from .plugins import PluginFiles, registry_with
+from .methods import command_for_method
+from .options import check_file
+from .plugins import PluginFiles  # noqa: TC001 - read when the command is made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,27 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = ["plan_command"]
 
-_BODY = """No weight is loaded: only config.json is read, and the data, where it is given.
+_ABOUT = """Say what training takes, before it begins; the options below are those of {method}.
+
+No weight is loaded: only config.json is read, and the data, where it is given.
 A training step is rehearsed on tensors that have shapes and no numbers. What is printed are estimates."""
 
 
 def plan_command(arguments: Sequence[str]) -> Callable[..., None]:
     """The command for the method that ``arguments`` name; LoRA's where they name none."""
-    registry = registry_with(tuple(Path(file) for file in _values(arguments, "--plugin")))
-    method = registry.method((_values(arguments, "--method") or ["lora"])[-1])
-    taken = {"registry", "options", *option_names(method.config), *option_names(TrainOptions)}
-    own = [one for name, one in inspect.signature(_plan).parameters.items() if name not in taken]
-    options = [*parameters(method.config), *parameters(TrainOptions, method.defaults)]
-
-    def command(base: str, **options: Any) -> None:
-        _plan(base, registry=registry, **given(options, method.config))
-
-    command.__doc__ = (
-        f"Say what training takes, before it begins; the options below are those of {method.name}.\n\n{_BODY}"
-    )
-    command.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *options)}
-    return command
+    return command_for_method(arguments, _plan, _ABOUT)
 
 
 def _plan(
@@ -120,9 +104,3 @@ def _progress() -> Iterator[Callable[[str], None]]:
         return
     with console.status("planning") as status:
         yield lambda method: status.update(f"rehearsing a step of {method}")
-
-
-def _values(arguments: Sequence[str], option: str) -> list[str]:
-    """The values of an option that must be known before the rest can be parsed."""
-    found = [word.partition("=")[2] for word in arguments if word.startswith(f"{option}=")]
-    return found + [value for word, value in pairwise(arguments) if word == option]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
-from itertools import pairwise
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - read when the command is made
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -14,10 +12,10 @@ from cyclopts.validators import Number
 
 from adapterkit.base import Base
 from adapterkit.config import option_names
-from adapterkit.contracts import TrainOptions
 
-from .options import check_file, given, parameters
-from .plugins import PluginFiles, registry_with
+from .methods import command_for_method
+from .options import check_file
+from .plugins import PluginFiles  # noqa: TC001 - likewise
 from .processes import is_main, share
 from .sources import sources
 
@@ -31,25 +29,12 @@ __all__ = ["train_command"]
 
 def train_command(arguments: Sequence[str]) -> Callable[..., None]:
     """The command for the method that ``arguments`` name; LoRA's where they name none."""
-    registry = registry_with(tuple(Path(file) for file in _values(arguments, "--plugin")))
-    method = registry.method((_values(arguments, "--method") or ["lora"])[-1])
-    # a method may have its own word on quantization
-    taken = {"registry", "arguments", "options", *option_names(method.config)}
-    own = [one for name, one in inspect.signature(_train).parameters.items() if name not in taken]
-    options = [*parameters(method.config), *parameters(TrainOptions, method.defaults)]
-
-    def command(base: str, data: str, **options: Any) -> None:
-        _train(base, data, registry=registry, arguments=arguments, **given(options, method.config))
-
-    command.__doc__ = (
-        f"Train an adapter on DATA with a method plugin; the options below are those of {method.name}.\n\n{_BODY}"
-    )
-    command.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *options)}
-    return command
+    return command_for_method(arguments, _train, _ABOUT)
 
 
-_BODY = "The adapter lies in OUTPUT/adapter; its folder is printed, or with --json what became of the run."
+_ABOUT = """Train an adapter on DATA with a method plugin; the options below are those of {method}.
+
+The adapter lies in OUTPUT/adapter; its folder is printed, or with --json what became of the run."""
 
 
 def _train(
@@ -126,9 +111,3 @@ def _train(
     else:
         print(f"{adapter.parameters:,} parameters trained; digest {adapter.digest}", file=sys.stderr)
         print(folder)
-
-
-def _values(arguments: Sequence[str], option: str) -> list[str]:
-    """The values of an option that must be known before the rest can be parsed."""
-    found = [word.partition("=")[2] for word in arguments if word.startswith(f"{option}=")]
-    return found + [value for word, value in pairwise(arguments) if word == option]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
-from adapterkit.contracts import Conversation, Message, Preference, Text
-from adapterkit.data.dataset import Unusable
+from adapterkit.contracts import Conversation, Preference, Text
+from adapterkit.data.dataset import Unusable, answers, last_answer
 from adapterkit.data.rendering import Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from adapterkit.base import Base
-    from adapterkit.contracts import Example, Record
+    from adapterkit.contracts import Example, Message, Record
     from adapterkit.generation import Prompt
 
 __all__ = ["Asked", "asked", "longest_answer", "that_fit"]
@@ -30,7 +30,7 @@ class Asked:
     Attributes:
         row: Its number among the rows that were scored.
         prompt: The turns before the answer.
-        expected: The content of the last turn of the assistant.
+        expected: The last turn of the assistant: what it says, or the call of a tool as the template writes it.
     """
 
     row: int
@@ -45,16 +45,18 @@ class Asked:
         return "\n\n".join(f"{turn.role}: {turn.content or turn.tool_calls}" for turn in turns)
 
 
-def asked(records: Iterable[Record]) -> Iterator[Asked]:
-    """The rows that expect an answer in words: raw text does not, nor does a last turn that only calls tools."""
+def asked(records: Iterable[Record], renderer: Renderer | None = None) -> Iterator[Asked]:
+    """The rows that expect an answer: raw text does not; a last turn that calls tools does for a ``renderer``, which writes it."""
     for row, record in enumerate(records):
-        turns = _turns(record)
-        last = max((place for place, turn in enumerate(turns) if turn.role == "assistant"), default=0)
-        if last and turns[last].content:
-            tools = "" if isinstance(record, Text) else record.tools
-            before = turns[:last]
-            prompt: Any = Conversation(before, tools=tools) if tools else before
-            yield Asked(row, prompt, turns[last].content)
+        if isinstance(record, Text):
+            continue
+        turns = (*record.prompt, *record.chosen) if isinstance(record, Preference) else record.messages
+        last = last_answer(turns)
+        if not last or not (turns[last].content or turns[last].tool_calls):
+            continue
+        if renderer is not None or not turns[last].tool_calls:
+            (prompt,), (expected,) = answers([record], renderer)
+            yield Asked(row, prompt, expected)
 
 
 def longest_answer(base: Base, asked: Sequence[Asked]) -> int:
@@ -89,9 +91,3 @@ def that_fit(
             reason = f"its prompt has {length} tokens, which with {new} new ones are more than the base's {context}"
             bad.append(Unusable(f"row {one.row + 1}", f"{reason}: its loss counts, but it is not answered"))
     return good, bad
-
-
-def _turns(record: Record) -> tuple[Message, ...]:
-    if isinstance(record, Conversation):
-        return record.messages
-    return (*record.prompt, *record.chosen) if isinstance(record, Preference) else ()

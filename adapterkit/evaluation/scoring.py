@@ -155,12 +155,10 @@ def prepare(
         rows = encode_rows(data, renderer, base.registry, columns=columns, format=format)
         say_what_was_lost(rows.report)
     check_known(base.model, *(one.input_ids for one in rows.examples))
-    asking = list(asked(rows.records))
+    asking = list(asked(rows.records, renderer))
     silent = len(rows.examples) - len(asking)
     if silent and not all(isinstance(record, Text) for record in rows.records):
-        logger.warning(
-            "%d of %d rows expect no answer in words: they count in the loss alone", silent, len(rows.examples)
-        )
+        logger.warning("%d of %d rows expect no answer: they count in the loss alone", silent, len(rows.examples))
     if not asking:
         return Task(rows, (), (), 0, metrics, options)
     new = options.max_new_tokens or longest_answer(base, asking)

@@ -58,7 +58,7 @@ MOST_ROWS, MOST_TOKENS, UNIT = 1024, 2**20, 64
 def plan(
     base: Any,
     *,
-    method: str = "lora",
+    method: str | None = None,
     methods: Sequence[str] | None = None,
     data: Any = None,
     rows: int | None = None,
@@ -79,8 +79,9 @@ def plan(
 
     Args:
         base: A :class:`~adapterkit.Base`, a folder, a Hub id or a model object.
-        method: The method that you mean to use; ``options`` are its own and the run's.
-        methods: Which methods to compare; by default this one and the usual ones that are installed.
+        method: The method that you mean to use; ``options`` are its own and the run's. By default, the first of ``methods``.
+        methods: Which methods to compare; by default ``method`` alone, or without one those that are usually weighed against
+            each other.
         data: The rows; they are read, and counted with the base's tokenizer.
         rows: How many rows there will be, where there are none yet: each of ``max_length`` tokens, all trained.
         columns: The data's column for each field of its format.
@@ -104,6 +105,11 @@ def plan(
     """
     registry = registry or getattr(base, "registry", None) or default_registry()
     place = find_device(device)
+    installed = {one.name for one in registry.methods()}
+    named = list(methods or ([method] if method else [one for one in COMPARED if one in installed]))
+    if not named:
+        raise ConfigError("plan does not fit", [f"method: none of {', '.join(COMPARED)} is installed; name one"])
+    method = method or named[0]
     _, wanted = split_options(registry.method(method), options)  # what is wrong is said before anything is read
     shape = BaseShape.read(base, dtype=dtype, on_cpu=place.is_cpu)
     found = rows_of(base, shape, data, rows, wanted.max_length, registry, columns=columns, format=format)
@@ -115,8 +121,6 @@ def plan(
         price=price_per_hour if price_per_hour is not None else place.price,
         limits=limits,
     )
-    installed = {one.name for one in registry.methods()}
-    named = methods if methods is not None else [method, *(one for one in COMPARED if one in installed)]
     estimates = {}
     for name in dict.fromkeys(named):
         progress(name)

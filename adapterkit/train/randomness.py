@@ -51,6 +51,10 @@ class RandomState:
         finally:
             self._states = now
 
+    def stand(self, states: Sequence[Tensor]) -> None:
+        """Go on from where :attr:`states` was taken."""
+        self._states = list(states)
+
     @property
     def states(self) -> tuple[Tensor, ...]:
         """Where the stream stands: one tensor of bytes for the host, and one for the accelerator."""

@@ -12,9 +12,12 @@ from torch.nn import functional
 from adapterkit import LowRank, Site, pattern_value
 
 from .copies import TrainedCopy
+from .together import update_together
 from .update import low_rank, update
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from adapterkit import Dense, Scale
 
     from .config import LoraConfig
@@ -67,6 +70,11 @@ class LoraLayer(nn.Module):
         """``y`` with the update added, in ``y``'s dtype."""
         y = self.updated(functional.dropout(x, self.dropout, self.training and self.dropout > 0.0), y)
         return y if self.base_layer is None else self.base_layer(x, y)
+
+    @staticmethod
+    def together(shares: Sequence[Any], x: Tensor, y: Tensor) -> Tensor | None:
+        """The same for layers of several adapters in training, each on its own tokens."""
+        return update_together(shares, x, y) if type(shares[0].layer) is LoraLayer else None
 
     def updated(self, x: Tensor, y: Tensor) -> Tensor:
         """The same without the bias."""

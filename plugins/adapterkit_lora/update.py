@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-__all__ = ["formula", "low_rank", "update"]
+__all__ = ["formula", "is_computed_in", "is_whole", "low_rank", "update"]
 
 
 def low_rank(x: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
@@ -39,24 +39,24 @@ def update(x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float, *, weig
         weight: The frozen weight that made ``y`` of ``x``, ``(out_features, in_features)``, where nothing else did and nobody
             else wants ``y``: it may be overwritten then, and the gradient of ``x`` is computed here for both.
     """
-    if not (torch.is_grad_enabled() and down.requires_grad and _is_computed_in(y.dtype, x)):
+    if not (torch.is_grad_enabled() and down.requires_grad and is_computed_in(y.dtype, x)):
         return formula(x, y, down, up, scale)
     x = x.to(y.dtype)
-    if weight is not None and weight.dtype == y.dtype and _is_whole(y):
+    if weight is not None and weight.dtype == y.dtype and is_whole(y):
         out: Tensor = _WholeLayer.apply(x, (y,), weight, down, up, scale)  # type: ignore[no-untyped-call]
     else:
         out = _Update.apply(x, y, down, up, scale)  # type: ignore[no-untyped-call]
     return out
 
 
-def _is_computed_in(dtype: torch.dtype, x: Tensor) -> bool:
+def is_computed_in(dtype: torch.dtype, x: Tensor) -> bool:
     """Whether products with ``x`` are made in ``dtype`` here and now."""
     if torch.is_autocast_enabled(x.device.type):
         return x.is_floating_point() and dtype == torch.get_autocast_dtype(x.device.type)
     return x.dtype == dtype
 
 
-def _is_whole(y: Tensor) -> bool:
+def is_whole(y: Tensor) -> bool:
     """Whether ``y`` is all of what was made, laid out as made: a part of something else, such as some rows, is not ours alone."""
     base = y._base  # noqa: SLF001 - torch has no public name for it
     return y.is_contiguous() and (base is None or base.numel() == y.numel())

@@ -296,7 +296,7 @@ def test_json_is_scored_where_it_is_expected_and_nowhere_else(base):
 # -- rows -------------------------------------------------------------------------------------------------------------
 
 
-def test_rows_that_expect_no_words_are_not_asked():
+def test_rows_that_expect_no_answer_are_not_asked():
     user, said = Message("user", "Hi"), Message("assistant", "Hello", train=True)
     call = Message("assistant", "", train=True, tool_calls='[{"type": "function"}]')
     records = [

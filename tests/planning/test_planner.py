@@ -28,7 +28,8 @@ def without_weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compared(without_weights):
-    return plan(str(without_weights), device="RTX 3060", rows=1000, goal="style", batch_size=4, max_length=512)
+    task = {"rows": 1000, "goal": "style", "batch_size": 4, "max_length": 512, "limits": False}
+    return plan(str(without_weights), device="RTX 3060", **task)
 
 
 def test_no_weight_is_needed(compared):
@@ -38,8 +39,6 @@ def test_no_weight_is_needed(compared):
         assert one.fits
         assert one.memory.total > one.memory.allocated > sum(one.memory.weights.values()) > 0
         assert one.tokens_per_second > 0 < one.seconds
-        assert one.largest_batch > 4
-        assert one.longest_context > 512
 
 
 def test_methods_differ_as_they_do(compared):
@@ -116,8 +115,10 @@ def test_what_was_asked_for_stays(without_weights):
 
 def test_the_largest_batch_fits_and_a_larger_one_does_not(without_weights):
     task = {"rows": 8, "device": "6GB", "max_length": 512, "methods": ("lora",), "gradient_checkpointing": False}
-    most = plan(str(without_weights), tokens_per_pass=None, **task).asked.largest_batch
+    asked = plan(str(without_weights), tokens_per_pass=None, **task).asked
+    most = asked.largest_batch
     assert 8 < most < 1000
+    assert asked.longest_context == 1024, "what the base itself can do"
     for rows, fits in ((round(most * 0.98), True), (round(most * 1.03), False)):
         again = plan(str(without_weights), batch_size=rows, tokens_per_pass=None, limits=False, **task)
         assert again.asked.fits is fits

@@ -196,16 +196,16 @@ def test_the_command_starts_its_processes_and_says_things_once(tmp_path):
     assert json.loads(done.stdout)["steps"] == 2, "six rows, two for each process"
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
 
+
+@pytest.mark.slow
+def test_an_error_ctrl_c_and_a_process_that_is_killed_end_the_command(tmp_path):
+    rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "no completion"}\n')
+    options = ("--processes", 2, "--output", tmp_path / "bad")
     done = subprocess.run(command(rows, *options), capture_output=True, text=True, env=environment(), check=False)
     assert done.returncode == 1
     assert done.stderr.count("rows.jsonl:1: no data format fits") == 1
     assert done.stderr.startswith("error: ")
-
-
-@pytest.mark.slow
-def test_ctrl_c_and_a_process_that_is_killed_end_the_command(tmp_path):
-    rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
 
     def started(name):
