@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .generation import Prompt
     from .planning import Plan
     from .train.jobs import Job
+    from .train.sweep import Sweep
 
 __all__ = ["ACTIVE", "Base", "Selection"]
 
@@ -87,6 +88,33 @@ class Base(SharedModel):
         """
         with self._twins.undone_on_failure(self):
             return train_many(self, jobs, output=output)
+
+    def sweep(
+        self,
+        data: Any,
+        grid: Mapping[str, Sequence[Any]],
+        *,
+        method: str = "lora",
+        output: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> Sweep:
+        """Search for settings: every configuration begins, in shared passes, and at each rung the better ones go on.
+
+        Args:
+            data: What :meth:`train` takes.
+            grid: Values to try by the option's name: ``{"learning_rate": [1e-4, 1e-3], "rank": [4, 16]}``.
+            method: The name of a method plugin.
+            output: A folder for the runs, each in a folder of its own.
+            **options: What :meth:`train` takes, ``eval_data`` or ``eval_split`` among it: the loss on held-out rows decides; and
+                ``eta``, ``min_steps``, ``samples`` and ``at_once``, see :class:`adapterkit.train.sweep.SweepOptions`.
+
+        Returns:
+            All configurations, the best first, and its adapter, which is what :meth:`train` would have made of it.
+        """
+        from .train.sweep import sweep
+
+        with self._twins.undone_on_failure(self):
+            return sweep(self, data, grid, method=method, output=output, **options)
 
     def evaluate(self, data: Any, *, adapter: Selection | Active = ACTIVE, **options: Any) -> Evaluation:
         """Score generated answers and the loss on ``data``, beside the base alone.

@@ -44,12 +44,12 @@ def _plan(
     device: Annotated[
         str | None, Parameter(help="Such as 4090, H100, cpu, or a size as 24GB; what is here, by default.")
     ] = None,
-    method: Annotated[str, Parameter(help="The method that you mean to use.")] = "lora",
+    method: Annotated[
+        str | None, Parameter(help="One method; without it, those that are usually weighed against each other.")
+    ] = None,
     methods: Annotated[
         tuple[str, ...] | None,
-        Parameter(
-            help="What to compare; by default the method and the usual ones.", negative="", consume_multiple=True
-        ),
+        Parameter(help="Several methods, which share the options that they know.", negative="", consume_multiple=True),
     ] = None,
     goal: Annotated[str | None, Parameter(help=f"What it is for: {', '.join(GOALS)}; prints advice.")] = None,
     sensitive: Annotated[
@@ -89,7 +89,7 @@ def _plan(
             **options,
         )
     if as_json:
-        print(json.dumps(made.to_json(), indent=2, default=str))
+        print(json.dumps(made.to_json(), indent=2))
     else:
         console = Console(width=None if sys.stdout.isatty() else WIDTH)
         console.print(shown(made))

@@ -147,11 +147,10 @@ def prepare(
         DataError: The rows cannot be used.
         UnknownNameError: A metric that is not there.
     """
-    metrics = choose(base.registry, options.metrics)
+    metrics, renderer = choose(base.registry, options.metrics), Renderer(base.tokenizer, options.max_length)
     if isinstance(data, Encoded):
         rows = data  # those that a run has held out: read, reported and encoded already
     else:
-        renderer = Renderer(base.tokenizer, options.max_length)
         rows = encode_rows(data, renderer, base.registry, columns=columns, format=format)
         say_what_was_lost(rows.report)
     check_known(base.model, *(one.input_ids for one in rows.examples))

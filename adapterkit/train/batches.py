@@ -28,7 +28,7 @@ logger = logging.getLogger("adapterkit")
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 """How far logits of a packed row may be from those of the row alone, as a part of their size: rounding, and no more."""
 ROUNDING = 1.5
-"""A row may differ beside another by so many times what a mask alone does to it: deep models in bfloat16 round more than shallow ones."""
+"""A row may differ beside another by so many times what a mask alone does to it: deep models in bfloat16 round much."""
 MOST_PADDING = 0.05
 """Padding that is no larger a part of a batch stays: without a mask of its own, attention is several times as fast on a GPU, and
 each row looks at itself alone instead of at a sequence of several."""

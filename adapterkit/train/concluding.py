@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .preparing import Prepared
 
-__all__ = ["conclude", "fail"]
+__all__ = ["conclude", "fail", "give_up"]
 
 
 def conclude(home: Base, one: Prepared) -> Adapter:
@@ -56,6 +56,13 @@ def fail(one: Prepared, error: BaseException) -> None:
         tell_again(output)
     if one.training.processes.main:
         one.base.registry.notify("adapterkit_train_failed", run=one.training.run, error=error)
+
+
+def give_up(one: Prepared, reason: str) -> None:
+    """Note that a run goes no further, though nothing went wrong; no adapter is made of it."""
+    one.record.end("stopped early", reason, **progress(one))
+    if one.training.checkpoints:
+        one.training.checkpoints.clear()
 
 
 def progress(one: Prepared) -> dict[str, Any]:

@@ -45,16 +45,19 @@ class Fleet:
         for one in trainings:
             self._go_on(one, None)
 
-    def run(self, until: int | None = None) -> None:
-        """Go on until each training has ended, or has taken ``until`` steps and asks for the next one."""
-        while asked := [one for training, one in self._asked.items() if until is None or training.step < until]:
+    def run(self, until: Callable[[Training], int] | None = None) -> None:
+        """Go on until each training has ended, or has taken as many steps as ``until`` says and asks for the next one."""
+        while asked := [
+            one for one in self._asked.values() if until is None or one.training.step < until(one.training)
+        ]:
             for one, loss in zip(asked, self._work(asked), strict=True):
                 self._go_on(one.training, loss)
 
     def give_up(self, training: Training) -> None:
-        """Take no further step of a training."""
-        self._asked.pop(training).training.watch.stop = "given up"
-        self._learning.pop(training).close()
+        """Take no further step of a training, where it is one of these."""
+        self._asked.pop(training, None)
+        if training in self._learning:
+            self._learning.pop(training).close()
 
     def _go_on(self, training: Training, loss: float | None) -> None:
         self._asked.pop(training, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from adapterkit.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["TRAIN_TAKES", "Job", "RunOptions", "name_jobs", "sort_options"]
+__all__ = ["TRAIN_TAKES", "Job", "RunOptions", "name_jobs", "settled", "sort_options"]
 
 
 @attrs.frozen(init=False)
@@ -67,6 +68,16 @@ def sort_options(job: Job) -> tuple[dict[str, Any], RunOptions, dict[str, Any]]:
     about_data = {name: rest.pop(name) for name in DATA_OPTIONS if name in rest}
     about_run = {field.name: rest.pop(field.name) for field in attrs.fields(RunOptions) if field.name in rest}
     return about_data, build_config(RunOptions, about_run, what="options of train"), rest
+
+
+def settled(jobs: Sequence[Job]) -> list[Job]:
+    """The same jobs, with lists for iterators: rows are gone through more than once, and jobs may share them."""
+    iterators = {id(job.data): job.data for job in jobs if isinstance(job.data, Iterator)}
+    lists = {key: list(rows) for key, rows in iterators.items()}
+    return [
+        Job(lists[id(job.data)], method=job.method, name=job.name, **job.options) if id(job.data) in lists else job
+        for job in jobs
+    ]
 
 
 def name_jobs(jobs: Sequence[Job]) -> list[Job]:

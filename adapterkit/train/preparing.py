@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import platform
-from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
     from .journal import Bars
     from .processes import Processes
 
-__all__ = ["Prepared", "prepare", "summary", "versions"]
+__all__ = ["Around", "Prepared", "prepare", "summary", "versions"]
 
 
 @attrs.frozen(kw_only=True)
@@ -87,17 +86,31 @@ class Prepared:
     done: Adapter | None = None
 
 
-def prepare(
-    base: Base, job: Job, output: Path | None, shown: Bars, processes: Processes, undo: contextlib.ExitStack
-) -> Prepared:
-    """Everything up to the first step; what has to be undone after the last one goes into ``undo``.
+@attrs.frozen(eq=False)
+class Around:
+    """What jobs that are trained together share.
+
+    Attributes:
+        shown: Where progress is shown.
+        processes: Those that share the run.
+        undo: What has to be undone after the last step.
+        read: Rows that were read for one of the jobs, for others that want the same.
+    """
+
+    shown: Bars
+    processes: Processes
+    undo: contextlib.ExitStack
+    read: dict[Any, TrainingData] = attrs.field(factory=dict)
+
+
+def prepare(base: Base, job: Job, output: Path | None, around: Around) -> Prepared:
+    """Everything up to the first step.
 
     Raises:
         ConfigError: Options that nothing knows, or whose values do not fit.
         DataError: Rows that cannot be used.
     """
-    if isinstance(job.data, Iterator):  # which could be gone through once only, and the audit reads the rows as well
-        job = Job(list(job.data), method=job.method, name=job.name, **job.options)
+    processes = around.processes
     about_data, asked, options = sort_options(job)
     method, objective = base.registry.method(job.method), base.registry.objective(asked.objective)
     wanted, run_options = split_options(method, options, TRAIN_TAKES)
@@ -108,7 +121,7 @@ def prepare(
     needs = method.base_options(wanted)
     base = base.quantized_as(**needs) if needs else base
     in_pieces = sharding.is_wanted(run_options, processes)
-    device = sharding.on_host(base, undo) if in_pieces else base.device
+    device = sharding.on_host(base, around.undo) if in_pieces else base.device
     processes.check_apart(device)
     check_method(method, base.sites)
     if run_options.gradient_checkpointing and not method.traits.recomputable:
@@ -118,7 +131,7 @@ def prepare(
     config = base.registry.call("configure", method, config=wanted, sites=base.sites)
 
     renderer = Renderer(base.tokenizer, run_options.max_length)
-    rows = _read(base, job.data, renderer, run_options, about_data)
+    rows = _read(base, job.data, renderer, run_options, about_data, around.read)
     general = _general(
         asked.general_data, renderer, base, wanted=output is not None or bool(run_options.max_forgetting)
     )
@@ -136,7 +149,7 @@ def prepare(
 
     run = Run(method=job.method, config=to_dict(config), options=run_options, output=output, name=job.name)
     factor = functools.partial(method.learning_rate_factor, config)
-    training = _training(base, module, run, rows, general, random, factor, shown, processes)
+    training = _training(base, module, run, rows, general, random, factor, around)
     sharding.settle(training)
     fixed = _fixed(base, method, asked.objective, training, rows)
     identity, done = _identity(fixed), None
@@ -172,18 +185,31 @@ def _layers(base: Base, method: Method, config: Any, examples: Examples) -> nn.M
 
 
 def _read(
-    base: Base, data: Any, renderer: Renderer, options: TrainOptions, about_data: Mapping[str, Any]
+    base: Base,
+    data: Any,
+    renderer: Renderer,
+    options: TrainOptions,
+    about_data: Mapping[str, Any],
+    read: dict[Any, TrainingData],
 ) -> TrainingData:
-    """The rows of a run, found fit for this base."""
-    rows = load_training_data(data, renderer=renderer, registry=base.registry, seed=options.seed, **about_data)
-    for name, report in rows.reports.items():
-        say_what_was_lost(report, name)
+    """The rows of a run, found fit for this base; those of an earlier job are not read again."""
+    key = (_same(data), options.max_length, options.seed, *((name, _same(one)) for name, one in about_data.items()))
+    if key not in read:
+        read[key] = load_training_data(data, renderer=renderer, registry=base.registry, seed=options.seed, **about_data)
+        for name, report in read[key].reports.items():
+            say_what_was_lost(report, name)
+    rows = read[key]
     if rows.held_out is None and (options.early_stopping_patience or options.load_best_model_at_end):
         reason = "early_stopping_patience and load_best_model_at_end: need held-out rows; give eval_data or eval_split"
         raise ConfigError("options of train do not fit", [reason])
     parts = [rows.examples, *([rows.held_out.examples] if rows.held_out else [])]
     check_known(base.model, [part.highest for part in parts])
     return rows
+
+
+def _same(value: Any) -> Any:
+    """What is equal for two values that name the same rows: plain values by what they say, others by what they are."""
+    return value if isinstance(value, (str, int, float, type(None))) else id(value)
 
 
 def check_output(folder: Path | None) -> None:
@@ -224,9 +250,9 @@ def _training(
     general: Examples | None,
     random: RandomState,
     factor: Callable[[str], float],
-    shown: Bars,
-    processes: Processes,
+    around: Around,
 ) -> Training:
+    processes = around.processes
     virtual, options = module.virtual_tokens(), run.options
     examples, held_out = rows.examples.after(virtual), rows.held_out.examples.after(virtual) if rows.held_out else None
     schedule = Schedule(examples.lengths, options, processes.count, rows.mixture)
@@ -253,7 +279,7 @@ def _training(
         schedule=schedule,
         collate=collate,
         random=random,
-        log=Journal(run, base.registry, shown, writes=processes.main),
+        log=Journal(run, base.registry, around.shown, writes=processes.main),
         measure=lambda: {
             name: mean_loss(loss_of, those, options.batch_size, collate, most, processes)
             for name, (loss_of, those) in measured.items()

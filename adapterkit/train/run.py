@@ -16,10 +16,10 @@ from .concluding import conclude, fail
 from .fleet import Fleet
 from .forward import recomputing
 from .interrupting import interruptible
-from .jobs import Job, name_jobs
+from .jobs import Job, name_jobs, settled
 from .journal import bars
 from .passes import Together, alone
-from .preparing import prepare
+from .preparing import Around, prepare
 from .processes import Processes
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def running(
         processes = Processes.start()
         stack.enter_context(processes.sharing())
         shown = stack.enter_context(bars(shown=processes.main))
-        ready = [prepare(base, job, folder, shown, processes, stack) for job, folder in zip(jobs, folders, strict=True)]
+        around = Around(shown, processes, stack)
+        ready = [prepare(base, job, folder, around) for job, folder in zip(settled(jobs), folders, strict=True)]
         _check_agree(ready)
         interrupted = stack.enter_context(interruptible())
         for those in by_base(ready):

@@ -150,14 +150,19 @@ class Training:
     def evaluate(self) -> None:
         """Measure, log and watch."""
         before = self.seconds
-        self.module.eval()
-        with self.random.drawn():
-            losses = self.measure()
-        self.module.train()
+        losses = self.measured()
         for name, loss in losses.items():
             self.log({"step": self.step, name: loss})
         self.watch.see_evaluation(self.step, losses, lambda: flatten(self.module.layers))
         self.aside += self.seconds - before
+
+    def measured(self) -> dict[str, float]:
+        """Losses by name on rows that nothing is learned from; the run goes on as if nothing had been measured."""
+        self.module.eval()
+        with self.random.drawn():
+            losses = self.measure()
+        self.module.train()
+        return losses
 
     def culprits(self, batches: Sequence[Sequence[int]]) -> str:
         """Which rows of a step alone give no finite loss, in a sentence."""

@@ -13,7 +13,7 @@ from adapterkit.testing import tiny_llama
 from tests.support import EXAMPLE_BASE
 
 ROWS = [{"prompt": f"Say {n} things about cards", "completion": "one " * n} for n in range(1, 20)]
-QUICK = {"methods": ("lora",), "limits": False}
+QUICK = {"method": "lora", "limits": False}
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +95,15 @@ def test_of_a_size_there_is_memory_and_no_time(without_weights):
 
 
 def test_options_are_chosen_so_that_it_fits_the_fastest_first():
-    model = tiny_llama(num_hidden_layers=8, hidden_size=256, intermediate_size=1024, vocab_size=4096)
-    task = {"rows": 8, "batch_size": 64, "max_length": 1024, **QUICK}
-    roomy, tight, tiny = (plan(Base(model), device=size, **task).asked for size in ("24GB", "3GB", "1.5GB"))
+    model = tiny_llama(hidden_size=256, intermediate_size=4096, vocab_size=4096)
+    task = {"rows": 8, "batch_size": 64, "max_length": 512, **QUICK}
+    roomy, tight, tiny = (plan(Base(model), device=size, **task).asked for size in ("24GB", "3.3GB", "2GB"))
     assert roomy.options == {}
     assert roomy.fits
-    assert tight.options["gradient_checkpointing"] is True
+    assert tight.options == {"gradient_checkpointing": True}
     assert tight.fits
-    assert tiny.memory.total <= tight.memory.total < roomy.memory.total
+    assert tiny.options["tokens_per_pass"] < 64 * 512
+    assert tiny.memory.total < tight.memory.total < roomy.memory.total
 
 
 def test_what_was_asked_for_stays(without_weights):
@@ -114,7 +115,7 @@ def test_what_was_asked_for_stays(without_weights):
 
 
 def test_the_largest_batch_fits_and_a_larger_one_does_not(without_weights):
-    task = {"rows": 8, "device": "6GB", "max_length": 512, "methods": ("lora",), "gradient_checkpointing": False}
+    task = {"rows": 8, "device": "6GB", "max_length": 512, "method": "lora", "gradient_checkpointing": False}
     asked = plan(str(without_weights), tokens_per_pass=None, **task).asked
     most = asked.largest_batch
     assert 8 < most < 1000
@@ -126,16 +127,16 @@ def test_the_largest_batch_fits_and_a_larger_one_does_not(without_weights):
 
 
 def test_a_method_that_cannot_is_said_to_and_the_others_are_planned(without_weights):
-    made = plan(
-        str(without_weights),
-        methods=("prefix_tuning", "lora"),
-        device="24GB",
-        limits=False,
-        gradient_checkpointing=True,
-    )
+    task = {"device": "24GB", "limits": False, "gradient_checkpointing": True}
+    made = plan(str(without_weights), methods=("lora", "prefix_tuning"), **task)
     assert "gradient_checkpointing" in made["prefix_tuning"].reason
-    assert made["lora"].memory is not None
+    assert made.asked.memory is not None
     assert "prefix_tuning: gradient_checkpointing" in str(made)
+
+
+def test_one_method_is_planned_where_one_is_named_and_the_usual_ones_otherwise(without_weights):
+    assert [*plan(str(without_weights), device="24GB", method="qlora", limits=False)] == ["qlora"]
+    assert "qlora" in plan(str(without_weights), device="24GB", limits=False)
 
 
 def test_options_of_one_method_are_not_asked_of_another(without_weights):
