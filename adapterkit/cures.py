@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pluggy
 
-__all__ = ["explain"]
+__all__ = ["explain", "for_missing"]
 
 OWN = "adapterkit"
 _NAME = re.compile(r"[\w.-]+")
@@ -29,7 +29,7 @@ def explain(error: BaseException, distribution: str = "") -> str:
     """
     said = f"{type(error).__name__}: {error}{_line(error)}"
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"{said}; {_for_missing(error.name, distribution)}"
+        return f"{said}; {for_missing(error.name, distribution)}"
     return f"{said}; try `pip install --upgrade {distribution}`, or ask its author" if distribution else said
 
 
@@ -40,7 +40,8 @@ def _line(error: BaseException) -> str:
     return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
 
 
-def _for_missing(module: str, distribution: str) -> str:
+def for_missing(module: str, distribution: str = "") -> str:
+    """What brings a module that cannot be imported; ``distribution`` is that of the plugin that wants it."""
     top = module.partition(".")[0]
     if top != module and importlib.util.find_spec(top) is not None:
         return f"{top} is installed, in a version that does not have it: try `pip install --upgrade {top}`"

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
     from .adapter import Adapter
     from .base import Base
-    from .contracts import DataFormat, Example, Method, Metric, Objective, Run
+    from .contracts import DataFormat, Example, Logger, Method, Metric, Objective, Run
     from .effects import Effects
     from .sites import Site
 
 __all__ = ["EVENTS", "GROUP", "OPERATION_HOOKS", "PROVIDERS", "hookimpl", "hookspec"]
 
 GROUP = "adapterkit"
-PROVIDERS = ("adapterkit_methods", "adapterkit_objectives", "adapterkit_formats", "adapterkit_metrics")
+PROVIDERS = ("adapterkit_methods", "adapterkit_objectives", "adapterkit_formats", "adapterkit_metrics", "adapterkit_loggers")
 OPERATION_HOOKS = (
     "adapterkit_configure",
     "adapterkit_build",
@@ -109,6 +109,21 @@ def adapterkit_metrics() -> Iterable[Metric]:  # type: ignore[empty-body]
         @hookimpl
         def adapterkit_metrics():
             yield Metric(name="length", compute=lambda texts, expected: {"length": mean(map(len, texts))})
+    """
+
+
+@hookspec
+def adapterkit_loggers() -> Iterable[Logger]:  # type: ignore[empty-body]
+    """Loggers that the plugin adds: places for the records of runs, for those who ask for them.
+
+    Called once, when a logger is first looked for. Return or yield :class:`~adapterkit.Logger` records. To be told of every
+    run, whatever it reports to, listen to the events instead.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_loggers():
+            yield Logger(name="prometheus", open=push_to_gateway, requires="prometheus_client")
     """
 
 

@@ -19,7 +19,7 @@ import attrs
 import pluggy
 
 from . import hooks
-from .contracts import DataFormat, Method, Metric, Objective, TrainOptions
+from .contracts import DataFormat, Logger, Method, Metric, Objective, TrainOptions
 from .contracts.method import OPERATIONS
 from .cures import explain
 from .discovery import Found, find, import_file
@@ -31,15 +31,16 @@ if TYPE_CHECKING:
 __all__ = ["PluginInfo", "Registry", "default_registry"]
 
 logger = logging.getLogger("adapterkit")
-RecordT = TypeVar("RecordT", Method, Objective, DataFormat, Metric)
+RecordT = TypeVar("RecordT", Method, Objective, DataFormat, Metric, Logger)
 
 KINDS: dict[type, str] = {
     Method: "adapterkit_methods",
     Objective: "adapterkit_objectives",
     DataFormat: "adapterkit_formats",
     Metric: "adapterkit_metrics",
+    Logger: "adapterkit_loggers",
 }
-NAMES: dict[type, str] = {Method: "method", Objective: "objective", DataFormat: "data format", Metric: "metric"}
+NAMES: dict[type, str] = {kind: kind.__name__.lower() for kind in KINDS} | {DataFormat: "data format"}
 
 RESERVED = {
     *("base", "columns", "data", "eval_data", "format", "method", "objective", "output", "registry", "resume"),
@@ -262,6 +263,10 @@ class Registry:
         """The objective called ``name``; raises as :meth:`method` does."""
         return self._one(Objective, name)
 
+    def logger(self, name: str) -> Logger:
+        """The logger called ``name``; raises as :meth:`method` does."""
+        return self._one(Logger, name)
+
     def methods(self) -> tuple[Method, ...]:
         """Every method, by name; loads all plugins."""
         return self._all(Method)
@@ -273,6 +278,10 @@ class Registry:
     def metrics(self) -> tuple[Metric, ...]:
         """Every metric, by name; loads all plugins."""
         return self._all(Metric)
+
+    def loggers(self) -> tuple[Logger, ...]:
+        """Every logger, by name; loads all plugins."""
+        return self._all(Logger)
 
     def provider(self, method: Method) -> str:
         """The distribution and version that provide ``method``, such as ``"adapterkit 0.1.0"``; the name of a plugin file."""

@@ -24,6 +24,8 @@ __all__ = ["main"]
 SUMMARY = "Train, swap and mix adapters of one shared base model."
 COMMANDS = {
     "train": "Train an adapter.",
+    "train-many": "Train several adapters in one pass over one base.",
+    "sweep": "Search for settings, in shared passes over one base.",
     "generate": "Answer prompts.",
     "evaluate": "Score an adapter beside the base alone.",
     "compare": "Score adapters on the same rows, and let people mark their answers side by side.",
@@ -33,7 +35,7 @@ COMMANDS = {
     "bake": "Write a model of its own: the base with an adapter added to its weights.",
     "check": "Hold a method to its contract, on tiny models that are built in memory.",
 }
-MODULES = {"generate": "answer"}
+MODULES = {"generate": "answer", "train-many": "many"}
 """The modules of commands that are not called as they are."""
 MISUSE = 2
 
@@ -83,9 +85,10 @@ def _app(arguments: Sequence[str]) -> App:
 
 
 def _command(name: str, arguments: Sequence[str]) -> Callable[..., None]:
-    module = importlib.import_module("." + MODULES.get(name, name), __package__)
-    made: Callable[[Sequence[str]], Callable[..., None]] | None = getattr(module, f"{name}_command", None)
-    command: Callable[..., None] = made(arguments) if made else getattr(module, name)
+    word = name.replace("-", "_")
+    module = importlib.import_module("." + MODULES.get(name, word), __package__)
+    made: Callable[[Sequence[str]], Callable[..., None]] | None = getattr(module, f"{word}_command", None)
+    command: Callable[..., None] = made(arguments) if made else getattr(module, word)
     return command
 
 

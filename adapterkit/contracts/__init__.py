@@ -1,6 +1,7 @@
 """What plugins provide and receive, as frozen records. Nothing here imports torch."""
 
 from .data import Conversation, DataFormat, Message, Preference, Record, Text
+from .logging import Logger, Sink
 from .method import Method, Traits
 from .objective import Encoder, Example, Forward, Loss, Metric, Objective
 from .training import Run, TrainOptions
@@ -11,6 +12,7 @@ __all__ = [
     "Encoder",
     "Example",
     "Forward",
+    "Logger",
     "Loss",
     "Message",
     "Method",
@@ -19,6 +21,7 @@ __all__ = [
     "Preference",
     "Record",
     "Run",
+    "Sink",
     "Text",
     "TrainOptions",
     "Traits",

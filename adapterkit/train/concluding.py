@@ -40,6 +40,7 @@ def conclude(home: Base, one: Prepared) -> Adapter:
     training.processes.check_same({"the adapter": adapter.digest})
     status = "stopped early" if watch.stop else "finished"
     one.record.end(status, watch.stop or None, **progress(one), best_step=watch.kept_step, adapter=adapter.digest)
+    training.log.close(status)
     if output and training.processes.main:
         tell(one, adapter, output)
     if training.processes.main:
@@ -51,6 +52,7 @@ def fail(one: Prepared, error: BaseException) -> None:
     """Note that a run did not reach its end."""
     status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
     one.record.end(status, str(error) or type(error).__name__, **progress(one))
+    one.training.log.close(status)
     output = one.training.run.output
     if output and one.training.processes.main and one.asked.report:
         tell_again(output)
@@ -61,6 +63,7 @@ def fail(one: Prepared, error: BaseException) -> None:
 def give_up(one: Prepared, reason: str) -> None:
     """Note that a run goes no further, though nothing went wrong; no adapter is made of it."""
     one.record.end("stopped early", reason, **progress(one))
+    one.training.log.close("stopped early")
     if one.training.checkpoints:
         one.training.checkpoints.clear()
 

@@ -1,20 +1,27 @@
-"""What a run says while it goes on: a JSON line for each record, listeners told, and a progress bar on a terminal."""
+"""What a run says while it goes on: a JSON line for each record, loggers and listeners told, a progress bar on a terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from adapterkit.cures import for_missing
+from adapterkit.errors import ConfigError, UnknownNameError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from adapterkit.contracts import Run
+    from adapterkit.contracts import Logger, Run, Sink
     from adapterkit.registry import Registry
 
-__all__ = ["Bars", "Journal", "bars"]
+__all__ = ["Bars", "Journal", "bars", "find_loggers"]
+
+logger = logging.getLogger("adapterkit")
 
 
 class Journal:
@@ -22,15 +29,19 @@ class Journal:
 
     Args:
         run: The run.
-        registry: Whose listeners are told.
-        bars: Where progress is shown.
+        registry: Whose listeners are told; None tells nobody.
+        shown: Where progress is shown.
+        loggers: Where the records go besides.
         writes: Whether this process writes and tells; of several that share a run, one does.
     """
 
-    def __init__(self, run: Run, registry: Registry, shown: Bars, *, writes: bool = True) -> None:
+    def __init__(
+        self, run: Run, registry: Registry | None, shown: Bars, loggers: Sequence[Logger] = (), *, writes: bool = True
+    ) -> None:
         self.records: list[dict[str, Any]] = []
         self._run, self._registry, self._writes = run, registry, writes
         self._show = shown.add(run) if writes else _nowhere
+        self._loggers, self._sinks = loggers if writes else (), dict[str, Sink]()
         self._path: Path | None = run.output / "log.jsonl" if run.output and writes else None
 
     def begin(self) -> None:
@@ -46,6 +57,19 @@ class Journal:
             self._path.write_text("".join(lines), encoding="utf-8")
             self.records = [json.loads(line) for line in lines]
 
+    def open(self) -> None:
+        """Begin with the loggers, once it is known which records are kept; one that fails is left out from then on."""
+        for one in self._loggers:
+            with _left_out_if_it_fails(one.name):
+                self._sinks[one.name] = one.open(self._run)
+
+    def close(self, status: str) -> None:
+        """The run is over: tell each logger that is left, once."""
+        sinks, self._sinks = self._sinks, {}
+        for name, sink in sinks.items():
+            with _left_out_if_it_fails(name):
+                sink.close(status)
+
     def __call__(self, record: dict[str, Any]) -> None:
         """Keep, write, show and tell one record."""
         self.records.append(record)
@@ -53,7 +77,10 @@ class Journal:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         self._show(record)
-        if self._writes:
+        for name, sink in list(self._sinks.items()):
+            with _left_out_if_it_fails(name, lambda: self._sinks.pop(name)):  # noqa: B023 - called at once
+                sink.log(dict(record))
+        if self._writes and self._registry:
             self._registry.notify("adapterkit_train_logged", run=self._run, record=record)
 
     def last(self, name: str) -> float | None:
@@ -63,6 +90,38 @@ class Journal:
     def at(self, step: int, name: str) -> float | None:
         """What was logged under ``name`` at ``step``."""
         return next((one[name] for one in self.records if one["step"] == step and name in one), None)
+
+
+def find_loggers(registry: Registry, names: Sequence[str]) -> list[Logger]:
+    """The loggers that ``report_to`` names.
+
+    Raises:
+        ConfigError: No plugin provides one, or the library that it needs is not installed.
+    """
+    found, problems = [], []
+    for name in dict.fromkeys(names):
+        try:
+            one = registry.logger(name)
+        except UnknownNameError as error:
+            problems.append(f"report_to: {error}")
+            continue
+        found.append(one)
+        if one.requires and find_spec(one.requires.partition(".")[0]) is None:
+            problems.append(f"report_to: {name!r} needs {one.requires}: {for_missing(one.requires)}")
+    if problems:
+        raise ConfigError("options of train do not fit", problems)
+    return found
+
+
+@contextlib.contextmanager
+def _left_out_if_it_fails(name: str, undo: Callable[[], object] | None = None) -> Iterator[None]:
+    """What goes wrong with a logger costs its records, and not the run."""
+    try:
+        yield
+    except Exception:
+        if undo:
+            undo()
+        logger.exception("logger %r failed and is left out from here on; the run goes on", name)
 
 
 class Bars:

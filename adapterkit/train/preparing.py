@@ -31,7 +31,7 @@ from .batches import choose_collate
 from .checkpoints import Checkpoints
 from .forward import AdapterInTraining
 from .jobs import TRAIN_TAKES, Job, RunOptions, sort_options
-from .journal import Journal
+from .journal import Journal, find_loggers
 from .options import split_options
 from .randomness import RandomState
 from .record import RunRecord, device_name
@@ -114,6 +114,7 @@ def prepare(base: Base, job: Job, output: Path | None, around: Around) -> Prepar
     about_data, asked, options = sort_options(job)
     method, objective = base.registry.method(job.method), base.registry.objective(asked.objective)
     wanted, run_options = split_options(method, options, TRAIN_TAKES)
+    find_loggers(base.registry, run_options.report_to)
     check_output(output)
     if asked.resume and output is None:
         raise ConfigError("options of train do not fit", ["resume: needs output, the folder of the run to go on with"])
@@ -279,7 +280,9 @@ def _training(
         schedule=schedule,
         collate=collate,
         random=random,
-        log=Journal(run, base.registry, around.shown, writes=processes.main),
+        log=Journal(
+            run, base.registry, around.shown, find_loggers(base.registry, options.report_to), writes=processes.main
+        ),
         measure=lambda: {
             name: mean_loss(loss_of, those, options.batch_size, collate, most, processes)
             for name, (loss_of, those) in measured.items()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from adapterkit.adapter import Adapter
     from adapterkit.base import Base
+    from adapterkit.contracts import TrainOptions
 
     from .preparing import Prepared
 
@@ -98,22 +99,31 @@ def running(
         _check_agree(ready)
         interrupted = stack.enter_context(interruptible())
         for those in by_base(ready):
-            model, options = those[0].base.model, those[0].training.options
-            if has_kernels(those[0].base.device) if options.use_fused_kernels is None else options.use_fused_kernels:
-                stack.enter_context(fused(model))
-            if options.gradient_checkpointing:
-                stack.enter_context(recomputing(model, those[0].base.runtime))
+            stack.enter_context(passing(those[0].base, those[0].training.options))
         for one in still(ready):
             one.record.update()
             if processes.main:
                 one.base.registry.notify("adapterkit_train_started", run=one.training.run)
         try:
+            for one in still(ready):
+                one.training.log.open()
             yield ready, interrupted
         except BaseException as error:
             for one in still(ready):
                 if one.record.values["status"] == "running":
                     fail(one, error)
             raise
+
+
+@contextlib.contextmanager
+def passing(base: Base, options: TrainOptions) -> Iterator[None]:
+    """What belongs to a forward pass as a whole, as the options have it."""
+    with contextlib.ExitStack() as stack:
+        if has_kernels(base.device) if options.use_fused_kernels is None else options.use_fused_kernels:
+            stack.enter_context(fused(base.model))
+        if options.gradient_checkpointing:
+            stack.enter_context(recomputing(base.model, base.runtime))
+        yield
 
 
 def still(ready: Sequence[Prepared]) -> list[Prepared]:
