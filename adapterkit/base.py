@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .generation import Prompt
     from .planning import Plan
     from .train.jobs import Job
+    from .train.rates import LearningRates
     from .train.sweep import Sweep
 
 __all__ = ["ACTIVE", "Base", "Selection"]
@@ -115,6 +116,35 @@ class Base(SharedModel):
 
         with self._twins.undone_on_failure(self):
             return sweep(self, data, grid, method=method, output=output, **options)
+
+    def find_learning_rate(
+        self,
+        data: Any,
+        *,
+        method: str = "lora",
+        low: float = 1e-6,
+        high: float = 1.0,
+        steps: int = 100,
+        **options: Any,
+    ) -> LearningRates:
+        """Look for a learning rate: one run in which it grows exponentially from step to step, until the loss has left for good.
+
+        Nothing of it is kept, and nothing is written.
+
+        Args:
+            data: What :meth:`train` takes.
+            method: The name of a method plugin.
+            low: The rate of the first step.
+            high: The rate of the last step, which need not be reached.
+            steps: How many, at least 10.
+            **options: What :meth:`train` takes, but for what the test sets itself.
+
+        Raises:
+            TrainingError: The loss had left for good before there was a curve.
+        """
+        from .train.rates import find_learning_rate
+
+        return find_learning_rate(self, data, method=method, low=low, high=high, steps=steps, **options)
 
     def evaluate(self, data: Any, *, adapter: Selection | Active = ACTIVE, **options: Any) -> Evaluation:
         """Score generated answers and the loss on ``data``, beside the base alone.

@@ -61,9 +61,21 @@ class BaseForward:
         everywhere = torch.ones_like(batch["input_ids"], dtype=torch.bool)
         return self._head.hidden(functools.partial(self, batch), everywhere)
 
-    def serving(self, batch: Mapping[str, Tensor], hidden: Tensor) -> Forward:
-        """The same, for which the pass of ``batch`` has been made already: ``hidden`` is what it would put into the head."""
-        return _Served(self, self._head, batch, hidden)
+    def serving(
+        self, batch: Mapping[str, Tensor], hidden: Tensor, known: Callable[[Tensor, Tensor], Tensor | None]
+    ) -> Forward:
+        """The same, for which the pass of ``batch`` has been made already.
+
+        Args:
+            batch: The batch.
+            hidden: What its pass would put into the head.
+            known: Given positions and targets, their losses where these were computed already, else None.
+        """
+        return _Served(self, self._head, batch, hidden, known)
+
+    def losses_of(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The cross-entropy ``(n,)`` of ``targets`` after hidden states ``(n, hidden_size)``."""
+        return self._head.losses_of(hidden, targets)
 
 
 @attrs.frozen(eq=False)
@@ -74,6 +86,7 @@ class _Served:
     head: HeadInParts
     batch: Mapping[str, Tensor]
     hidden: Tensor
+    known: Callable[[Tensor, Tensor], Tensor | None]
 
     def __call__(self, batch: Mapping[str, Tensor], positions: Tensor | None = None) -> Tensor:
         if batch is not self.batch:
@@ -84,4 +97,5 @@ class _Served:
         """See :class:`adapterkit.Forward`."""
         if batch is not self.batch:
             return self.forward.token_losses(batch, positions, targets)
-        return self.head.losses_of(self.hidden[positions], targets)
+        losses = self.known(positions, targets)
+        return self.head.losses_of(self.hidden[positions], targets) if losses is None else losses

@@ -133,6 +133,8 @@ class HeadInParts:
         Returns:
             ``(batch, sequence, hidden_size)``.
         """
+        if self._fits is False:
+            return None
         whole = self._before_head(forward, positions, lambda whole: whole)
         return whole if self._fits else None
 

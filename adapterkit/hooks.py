@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 __all__ = ["EVENTS", "GROUP", "OPERATION_HOOKS", "PROVIDERS", "hookimpl", "hookspec"]
 
 GROUP = "adapterkit"
-PROVIDERS = ("adapterkit_methods", "adapterkit_objectives", "adapterkit_formats", "adapterkit_metrics", "adapterkit_loggers")
+PROVIDERS = (
+    "adapterkit_methods",
+    "adapterkit_objectives",
+    "adapterkit_formats",
+    "adapterkit_metrics",
+    "adapterkit_loggers",
+)
 OPERATION_HOOKS = (
     "adapterkit_configure",
     "adapterkit_build",

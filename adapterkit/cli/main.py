@@ -32,6 +32,7 @@ COMMANDS = {
     "audit": "Look through training data, and for what an adapter has memorised of it.",
     "report": "Write the report of a run, or a page that compares several.",
     "plan": "Say what training takes, before it begins: memory, time, money, and what would fit.",
+    "find-rate": "Find a learning rate: a short run in which it grows until the loss rises.",
     "bake": "Write a model of its own: the base with an adapter added to its weights.",
     "check": "Hold a method to its contract, on tiny models that are built in memory.",
 }

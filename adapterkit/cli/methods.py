@@ -24,7 +24,12 @@ OURS = {"registry", "arguments", "options"}
 
 
 def command_for_method(
-    arguments: Sequence[str], run: Callable[..., None], about: str, *, more: Sequence[inspect.Parameter] = ()
+    arguments: Sequence[str],
+    run: Callable[..., None],
+    about: str,
+    *,
+    more: Sequence[inspect.Parameter] = (),
+    without: Sequence[str] = (),
 ) -> Callable[..., None]:
     """The command for the method that ``arguments`` name, or for LoRA.
 
@@ -33,6 +38,7 @@ def command_for_method(
         run: What does the work. Its parameters are options; it is given ``registry``, and ``arguments`` where it takes them.
         about: Its help; ``{method}`` stands for the method's name.
         more: Options besides those of the method and of the run, which go before them.
+        without: Options of the run that the command does not take.
     """
     registry = registry_with(tuple(Path(file) for file in _values(arguments, "--plugin")))
     method = registry.method((_values(arguments, "--method") or ["lora"])[-1])
@@ -42,7 +48,7 @@ def command_for_method(
     taken = {*OURS, *option_names(method.config)}
     hints = get_type_hints(run, localns={"Registry": object, "Sequence": Sequence}, include_extras=True)
     own = [one.replace(annotation=hints[name]) for name, one in words.items() if name not in taken]
-    mine = {one.name for one in own}
+    mine = {*without, *(one.name for one in own)}
     others = (*more, *parameters(method.config), *parameters(TrainOptions, method.defaults))
     options = [one for one in others if one.name not in mine]
 

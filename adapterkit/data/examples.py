@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
@@ -33,6 +35,14 @@ class _Flat:
     trained_tokens: Any
     truncated: Any
     highest: int
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The sha256 of all tokens, of which of them are trained, and of what they weigh."""
+        total = hashlib.sha256()
+        for part in (self.ids, self.trained, self.weights, self.ends):
+            total.update(b"" if part is None else memoryview(np.ascontiguousarray(part)).cast("B"))
+        return total.hexdigest()
 
     def row(self, number: int) -> Example:
         start, end = int(self.ends[number - 1]) if number else 0, int(self.ends[number])
@@ -98,6 +108,13 @@ class Examples(Sequence[Example]):
         ends = np.asarray(self._flat.ends)
         lengths = np.diff(ends, prepend=0)[self._rows] + len(self.lead)
         return array("q", lengths.astype(np.int64).tobytes())
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of their tokens and of what is trained, in order; other rows beside them count as well."""
+        total = hashlib.sha256(f"{self._flat.digest} {self.lead}".encode())
+        total.update(memoryview(np.asarray(self._rows, np.int64)).cast("B"))
+        return total.hexdigest()
 
     @property
     def trained_tokens(self) -> float:

@@ -34,6 +34,8 @@ __all__ = ["REPLAY_RATIO", "Source", "TrainingData", "load_training_data", "sour
 logger = logging.getLogger("adapterkit")
 REPLAY_RATIO = 0.1
 """How much of an epoch is replay, where that is not said."""
+MOST_DRAWN = 10**8
+"""How many rows an epoch may have where rows are drawn more than once: their numbers have to be in memory."""
 
 
 @attrs.frozen
@@ -130,6 +132,7 @@ def load_training_data(
     extra = _share_out(
         _replayed(sum(seen), replay_ratio), [one.weight * len(n) for one, n in zip(others, more, strict=True)]
     )
+    _check_drawn((*seen, *extra), sum(map(len, (*left, *more))))
     return TrainingData(
         rows,
         apart,
@@ -200,6 +203,16 @@ def _replayed(rows: int, ratio: float | None) -> int:
     """How many rows make that part of an epoch, beside so many others."""
     share = REPLAY_RATIO if ratio is None else ratio
     return max(1, round(rows * share / (1 - share)))
+
+
+def _check_drawn(drawn: Sequence[int], rows: int) -> None:
+    if sum(drawn) > max(MOST_DRAWN, rows):
+        raise ConfigError(
+            "the data's weights do not fit",
+            [
+                f"an epoch would have {sum(drawn):.3g} rows, of {rows:,} that there are; lower the weights, or replay_ratio"
+            ],
+        )
 
 
 def _share_out(count: int, sizes: Sequence[float]) -> list[int]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ logger = logging.getLogger("adapterkit")
 
 STATE, LAYERS, OPTIMIZER, KEPT = "state.json", "layers.safetensors", "optimizer.safetensors", "kept.safetensors"
 PREFIX, UNFINISHED = "step-", ".unfinished-"
+OURS = re.compile(rf"{PREFIX}\d{{8,}}")
+"""What a checkpoint's folder is called; whatever else lies beside it is somebody else's."""
 SCHEMA = 1
 
 
@@ -135,7 +138,8 @@ class Checkpoints:
                 self.folder.rmdir()
 
     def _found(self) -> list[Path]:
-        return sorted(self.folder.glob(f"{PREFIX}*"), key=lambda path: int(path.name.removeprefix(PREFIX)))
+        found = [path for path in self.folder.glob(f"{PREFIX}*") if OURS.fullmatch(path.name) and path.is_dir()]
+        return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
 
 
 def _write(folder: Path, training: Training, identity: Mapping[str, Any], random: list[dict[str, Tensor]]) -> None:
@@ -212,10 +216,15 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
 def _read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(_damaged(folder, f"{STATE}: {error}")) from error
+    if not isinstance(state, dict):
+        raise TrainingError(_damaged(folder, f"{STATE} holds no object"))
     if state.get("schema") != SCHEMA:
         raise TrainingError(f"{str(folder)!r} is of another version of adapterkit; resume with that, or start anew")
+    missing = sorted({LAYERS, OPTIMIZER} - set(state.get("files") or {}))
+    if missing:
+        raise TrainingError(_damaged(folder, f"{STATE} lists no {missing[0]}"))
     return state
 
 

@@ -35,11 +35,11 @@ def conclude(home: Base, one: Prepared) -> Adapter:
     output = training.run.output
     if output and training.processes.main:
         adapter.save(output / "adapter", registry=base.registry)
-        if training.checkpoints:
-            training.checkpoints.clear()
     training.processes.check_same({"the adapter": adapter.digest})
     status = "stopped early" if watch.stop else "finished"
     one.record.end(status, watch.stop or None, **progress(one), best_step=watch.kept_step, adapter=adapter.digest)
+    if training.checkpoints:  # only now: the record is what says that the run need not be gone on with
+        training.checkpoints.clear()
     training.log.close(status)
     if output and training.processes.main:
         tell(one, adapter, output)

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from adapterkit.cures import for_missing
-from adapterkit.errors import ConfigError, UnknownNameError
+from adapterkit.errors import ConfigError, TrainingError, UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +41,8 @@ class Journal:
         self.records: list[dict[str, Any]] = []
         self._run, self._registry, self._writes = run, registry, writes
         self._show = shown.add(run) if writes else _nowhere
-        self._loggers, self._sinks = loggers if writes else (), dict[str, Sink]()
+        self._loggers = loggers if writes else ()
+        self._sinks: dict[str, Sink] = {}
         self._path: Path | None = run.output / "log.jsonl" if run.output and writes else None
 
     def begin(self) -> None:
@@ -51,9 +52,19 @@ class Journal:
             self._path.write_text("", encoding="utf-8")
 
     def go_on_after(self, records: int) -> None:
-        """Go on after so many records of the log that is there; what was written later is written again."""
+        """Go on after so many records of the log that is there; what was written later is written again.
+
+        Raises:
+            TrainingError: It has fewer.
+        """
         if self._path:
-            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)[:records]
+            written = self._path.read_text(encoding="utf-8") if self._path.is_file() else ""
+            lines = written.splitlines(keepends=True)[:records]
+            if len(lines) < records:
+                raise TrainingError(
+                    f"{str(self._path)!r} has {len(lines)} records, and the run that is to be resumed had written {records}: "
+                    "put the log back, or start anew"
+                )
             self._path.write_text("".join(lines), encoding="utf-8")
             self.records = [json.loads(line) for line in lines]
 

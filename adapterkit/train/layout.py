@@ -81,7 +81,7 @@ class Layout:
             parts = torch.split(value, sizes, dim=1)
             return [part.reshape(*size, *value.shape[2:]) for part, size in zip(parts, self.sizes, strict=True)]
         parts = torch.split(value, [count * block for count, _ in self.sizes])
-        if block > 1 or value.dim() < 2:
+        if block > 1 or not self._is_of_tokens(value):
             return list(parts)
         return [part[:, :width] for part, (_, width) in zip(parts, self.sizes, strict=True)]
 
@@ -98,6 +98,11 @@ class Layout:
             )
         rows = torch.split(before, [count * block for count, _ in self.sizes])
         return torch.cat([_filled_from(part, row) for part, row in zip(parts, rows, strict=True)])
+
+    def _is_of_tokens(self, value: Tensor) -> bool:
+        """Whether the second dimension is that of the tokens; some models norm ``(batch, heads, tokens, size)``."""
+        sizes = value.shape[1:]
+        return sizes[:1] == (self.width,) and (len(sizes) < 3 or sizes[1] != self.width)
 
     def _joined(self, parts: Sequence[Tensor], fill: float = 0) -> Tensor:
         if self.in_one:

@@ -33,7 +33,8 @@ def learn(training: Training, *, interrupted: list[bool] | None = None) -> Gener
     if training.step == 0:
         training.evaluate()
 
-    for step, batches in schedule.after(training.step):
+    # a run that was killed between its last step and its adapter has no more to take
+    for step, batches in schedule.after(schedule.steps if training.watch.stop else training.step):
         # The loss is a mean over every trained token of the step, however they fall into micro-batches and processes;
         # a mean of the micro-batches' means would weigh a token by how few others its batch has.
         weight, loss = training.trained(batches), 0.0
@@ -55,7 +56,7 @@ def learn(training: Training, *, interrupted: list[bool] | None = None) -> Gener
         training.watch.see_step(step, loss)
         if last or (options.eval_steps and step % options.eval_steps == 0):
             training.evaluate()
-        if training.checkpoints and not last and (stopping or step % options.save_steps == 0):
+        if training.checkpoints and (stopping or (not last and step % options.save_steps == 0)):
             training.checkpoints.save(training)
         if stopping:
             raise KeyboardInterrupt(f"stopped after step {step} of {schedule.steps}")

@@ -12,6 +12,7 @@ import torch
 from adapterkit.runtime.tokens import virtual_count
 
 from .acting import Actor, joint_plan
+from .headwork import JointLosses
 from .layout import choose_layout
 
 if TYPE_CHECKING:
@@ -76,13 +77,7 @@ class Together:
         first = passes[0].training.module
         with first.conditions(joint_plan(actors, layout, self._head)):
             hidden = first.forward_of.trunk(layout.join(batches, ids))
-        losses: list[Tensor] = []
-        if hidden is not None:
-            for one, batch, mine in zip(passes, batches, layout.split(hidden, 1), strict=True):
-                module = one.training.module
-                with module.conditions(module.plan), one.training.random.drawn():
-                    served = module.forward_of.serving(batch, mine)
-                    losses.append(module.objective.loss(served, batch).total * one.scale)
+        losses = [] if hidden is None else self._losses(passes, batches, layout.split(hidden, 1))
         said = torch.stack([loss.detach() for loss in losses]).tolist() if losses else []
         if not losses or not all(map(math.isfinite, said)):
             for actor, states in zip(actors, stood, strict=True):
@@ -90,6 +85,21 @@ class Together:
             return None
         _backward(torch.stack(losses).sum())
         return said
+
+    def _losses(
+        self, passes: Sequence[Pass], batches: Sequence[dict[str, Tensor]], hidden: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """What each objective makes of its own part."""
+        joint = None
+        if not any(self._head in one.training.module.plan for one in passes):
+            joint = JointLosses(passes[0].training.module.forward_of, batches, hidden)
+        losses = []
+        for number, (one, batch, mine) in enumerate(zip(passes, batches, hidden, strict=True)):
+            module = one.training.module
+            with module.conditions(module.plan), one.training.random.drawn():
+                served = module.forward_of.serving(batch, mine, joint.of(number) if joint else _nothing)
+                losses.append(module.objective.loss(served, batch).total * one.scale)
+        return losses
 
     def _is_token_by_token(self, actor: Actor) -> bool:
         """Whether it makes no difference to an adapter where in a sequence its tokens are."""
@@ -111,6 +121,10 @@ class Together:
     def _head(self) -> str:
         head = self.base.model.get_output_embeddings()
         return next((site.name for site in self.base.sites if site.module is head), "")
+
+
+def _nothing(positions: Tensor, targets: Tensor) -> None:
+    """What is known beforehand where an adapter acts on the head."""
 
 
 def _numbered_on(ids: Sequence[Tensor], actors: Sequence[Actor], known: int) -> list[Tensor]:

@@ -152,7 +152,15 @@ def prepare(base: Base, job: Job, output: Path | None, around: Around) -> Prepar
     factor = functools.partial(method.learning_rate_factor, config)
     training = _training(base, module, run, rows, general, random, factor, around)
     sharding.settle(training)
-    fixed = _fixed(base, method, asked.objective, training, rows)
+    fixed = {
+        **_fixed(base, method, asked.objective, training, rows),
+        "learned": {
+            "examples": training.examples.digest,
+            "of_each_source": list(rows.mixture.rows),
+            "in_an_epoch": list(rows.mixture.drawn),
+            "general_data": general.digest if general is not None else None,
+        },
+    }
     identity, done = _identity(fixed), None
     if output is not None:
         done = _done(output, identity, base) if asked.resume else None
@@ -369,9 +377,20 @@ HOW_OFTEN = ("logging_steps", "save_steps", "save_total_limit", "report_to")
 
 def _identity(fixed: Mapping[str, Any]) -> dict[str, Any]:
     """What must be the same for a checkpoint to be gone on from."""
-    names = ("method", "config", "objective", "quantize", "data", "eval_data", "replay", "steps", "processes")
+    names = (
+        "method",
+        "config",
+        "objective",
+        "quantize",
+        "data",
+        "eval_data",
+        "replay",
+        "learned",
+        "steps",
+        "processes",
+    )
     options = {name: value for name, value in fixed["options"].items() if name not in HOW_OFTEN}
-    same = {**{name: fixed[name] for name in names}, "options": options, "base": fixed["base"]["fingerprint"]}
+    same = {**{name: fixed.get(name) for name in names}, "options": options, "base": fixed["base"]["fingerprint"]}
     plain: dict[str, Any] = json.loads(json.dumps(same))
     return plain
 

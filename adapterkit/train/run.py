@@ -100,11 +100,11 @@ def running(
         interrupted = stack.enter_context(interruptible())
         for those in by_base(ready):
             stack.enter_context(passing(those[0].base, those[0].training.options))
-        for one in still(ready):
-            one.record.update()
-            if processes.main:
-                one.base.registry.notify("adapterkit_train_started", run=one.training.run)
         try:
+            for one in still(ready):
+                one.record.update()
+                if processes.main:
+                    one.base.registry.notify("adapterkit_train_started", run=one.training.run)
             for one in still(ready):
                 one.training.log.open()
             yield ready, interrupted

@@ -111,7 +111,7 @@ class Watch:
 
     def state(self) -> dict[str, Any]:
         """What of it is numbers, for a checkpoint."""
-        names = ("best", "best_step", "waited", "general", "smoothed", "lowest", "kept_step")
+        names = ("best", "best_step", "waited", "general", "smoothed", "lowest", "kept_step", "stop")
         return {name: _plain(getattr(self, name)) for name in names}
 
     def load_state(self, values: Mapping[str, Any], kept: dict[str, Tensor] | None) -> None:

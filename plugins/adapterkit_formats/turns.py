@@ -36,6 +36,7 @@ _CALLS = ("function_call", "tool_call")
 """Roles of turns whose content is nothing but a call."""
 _THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 _DETAILS = ("train_detail", "training_detail")
+LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6
 
 
 def is_turn(value: Any) -> bool:
@@ -132,6 +133,10 @@ def _weight(item: Mapping[str, Any], what: str) -> float:
     weight = 1.0 if weight is None else weight
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight < 0:
         raise ValueError(f'"weight" of {what} must be a number and at least 0, not {weight!r}')
+    if weight and not LEAST_WEIGHT <= weight <= MOST_WEIGHT:  # losses are float32: beyond, they are infinite, or none
+        raise ValueError(
+            f'"weight" of {what} must be 0, or between {LEAST_WEIGHT:g} and {MOST_WEIGHT:g}, not {weight!r:.40}'
+        )
     return 0.0 if flag is not None and not flag else float(weight)
 
 

@@ -69,7 +69,7 @@ def update_together(shares: Sequence[Any], x: Tensor, y: Tensor) -> Tensor | Non
     in_place = weight is not None and weight.dtype == y.dtype and is_whole(y)
     made, own = ((y,), None) if in_place else ((), y)
     downs, ups = zip(*(layer.factors() for layer in layers), strict=True)
-    spans = _spans(shares, x)
+    spans = _spans(shares, [len(down) for down in downs], x)
     kind = _OneByOne if spans.foreign is None else _Stacked
     out: Tensor = kind.apply(x, own, made, weight if in_place else None, spans, *downs, *ups)  # type: ignore[no-untyped-call]
     return out
@@ -88,17 +88,16 @@ def _dropped(shares: Sequence[Any], x: Tensor) -> Tensor:
     return torch.cat([*parts, flat[end:]]).view(x.shape)
 
 
-def _spans(shares: Sequence[Any], x: Tensor) -> _Spans:
+def _spans(shares: Sequence[Any], rank: Sequence[int], x: Tensor) -> _Spans:
     tokens, scales = [(one.start, one.stop) for one in shares], [one.layer.scale for one in shares]
-    ranks = list(pairwise(accumulate((len(one.layer.factors()[0]) for one in shares), initial=0)))
+    ranks = list(pairwise(accumulate(rank, initial=0)))
     total = ranks[-1][1]
     stacked = x.is_cuda and total <= MOST_STACKED_RANK and len(set(scales)) == 1
-    return _Spans(tokens, ranks, scales, _foreign(shares, tokens, ranks, x) if stacked else None)
+    return _Spans(tokens, ranks, scales, _foreign(shares[0].memo, tokens, ranks, x) if stacked else None)
 
 
-def _foreign(shares: Sequence[Any], tokens: list[tuple[int, int]], ranks: list[tuple[int, int]], x: Tensor) -> Tensor:
+def _foreign(memo: dict[Any, Tensor], tokens: list[tuple[int, int]], ranks: list[tuple[int, int]], x: Tensor) -> Tensor:
     """Which ranks are not a token's own; sites of the same ranks share it."""
-    memo: dict[Any, Tensor] = shares[0].memo
     key = (__name__, *tokens, *ranks)
     if key not in memo:
         foreign = torch.ones(x.numel() // x.shape[-1], ranks[-1][1], dtype=torch.bool)

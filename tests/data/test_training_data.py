@@ -101,6 +101,12 @@ def test_sources_may_have_columns_of_their_own(load, write):
         load([write("a", rows("a", 2)), write("b", texts)], columns={"prompt": "txt", "completion": "catgory"})
 
 
+@pytest.mark.parametrize("weight", [1e9, 1e300])
+def test_an_epoch_that_no_memory_holds_is_refused(load, write, weight):
+    with pytest.raises(ConfigError, match=r"an epoch would have .* rows, of 4 that there are"):
+        load({write("a", rows("a", 4)): weight})
+
+
 @pytest.mark.parametrize("weight", [0, -1, float("nan"), True])
 def test_weights_that_are_none(load, write, weight):
     with pytest.raises(ConfigError, match=r"the weight of '.*' must be a number above 0"):

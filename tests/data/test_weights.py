@@ -91,6 +91,12 @@ def test_other_weights_are_refused(registry, tokenizer, weight):
         encode_rows([talk(weight=weight)], Renderer(tokenizer, 64), registry)
 
 
+@pytest.mark.parametrize("weight", [1e308, 1e39, 1e-46, 1e-300])
+def test_weights_that_float32_cannot_take_are_refused(registry, tokenizer, weight):
+    with pytest.raises(DataError, match=r"\"weight\" of messages\[1\] must be 0, or between 1e-06 and 1e\+06"):
+        encode_rows([talk(weight=weight)], Renderer(tokenizer, 64), registry)
+
+
 @pytest.mark.parametrize("packing", [True, False])
 def test_a_run_with_a_row_of_weight_2_is_the_run_with_that_row_twice(example_base, packing):
     one = {

@@ -73,7 +73,7 @@ class _Seeing(Meter):
         return out
 
 
-@pytest.mark.parametrize("make", [tiny_llama, tiny_qwen, tiny_gpt2])
+@pytest.mark.parametrize("make", [tiny_llama, pytest.param(tiny_qwen, marks=pytest.mark.slow), tiny_gpt2])
 @pytest.mark.parametrize(
     ("method", "options"),
     [
@@ -105,13 +105,13 @@ def test_what_is_trained_and_its_optimizer_are_counted(method):
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2, tiny_moe])
-@pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize("options", [pytest.param({}, marks=pytest.mark.slow), {"gradient_checkpointing": True}])
 def test_few_blocks_tell_of_many(make, options):
-    layers = {"n_layer": 12} if make is tiny_gpt2 else {"num_hidden_layers": 12}
+    layers = {"n_layer": 8} if make is tiny_gpt2 else {"num_hidden_layers": 8}
     chosen, config, run = parts("lora", **options)
     shape = BaseShape.read(make(**layers))
     few = Rehearsals(shape, REGISTRY, fused=True).step(chosen, config, run, ROWS)
-    whole = Stage(skeleton(shape, 12, fused=True), chosen, config, REGISTRY).rehearse(ROWS, run)
+    whole = Stage(skeleton(shape, 8, fused=True), chosen, config, REGISTRY).rehearse(ROWS, run)
     assert few.parameters == whole.parameters
     assert sum(few.weights.values()) == sum(whole.weights.values())
     for phase, peak in whole.peaks.items():

@@ -112,6 +112,29 @@ def test_recomputed_activations_draw_the_same_dropout(tokenizer):  # noqa: F811
         assert all(torch.allclose(adapter.tensors[name], alone.tensors[name], atol=2e-4) for name in alone.tensors)
 
 
+def test_norms_of_each_head_have_all_heads_where_a_job_has_few_tokens(tokenizer, monkeypatch):  # noqa: F811
+    """Gemma 3 norms ``(batch, heads, tokens, size)``: what is cut to a job's width there must not be heads."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    def family(vocab_size, max_position_embeddings):
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8}
+        heads = {"num_attention_heads": 16, "num_key_value_heads": 8, "query_pre_attn_scalar": 8}
+        named = {"vocab_size": vocab_size, "max_position_embeddings": max_position_embeddings}
+        return Gemma3ForCausalLM(Gemma3TextConfig(**sizes, **heads, **named, pad_token_id=0)).eval()
+
+    seen = gradients(monkeypatch)
+    options = {"max_steps": 1, "batch_size": 2, "packing": False}
+    few = Job([{"text": "hi there"}] * 4, method="full", name="few", **options)
+    fresh(tokenizer, family).train_many([few, Job(ROWS, name="many", rank=2, **options)])
+    together = dict(seen["few"])
+    solo(tokenizer, family, few)
+    norms = [name for name in seen[""] if "q_norm" in name]
+    assert norms
+    for name in norms:
+        assert torch.allclose(together[name], seen[""][name], rtol=1e-4, atol=1e-7), name
+
+
 @pytest.mark.parametrize(
     ("jobs", "said"),
     [

@@ -1,5 +1,6 @@
 """A run that was cut off goes on as if it had not been."""
 
+import copy
 import json
 import logging
 import os
@@ -209,3 +210,134 @@ def test_a_run_that_has_ended_is_not_run_again(tokenizer, tmp_path):  # noqa: F8
 def test_resuming_needs_a_folder(tokenizer):  # noqa: F811
     with pytest.raises(ConfigError, match="resume: needs output"):
         fresh(tokenizer).train(ROWS, resume=True, **OPTIONS)
+
+
+def ask_to_stop(monkeypatch, step):
+    """Presses Ctrl-C while the rows that are held out are looked at after some step."""
+    from adapterkit.train.training import Training
+
+    evaluate = Training.evaluate
+
+    def evaluating(self):
+        evaluate(self)
+        if self.step == step:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Training, "evaluate", evaluating)
+
+
+def count_steps(monkeypatch):
+    from adapterkit.train.training import Training
+
+    taken, update = [], Training.update
+    monkeypatch.setattr(Training, "update", lambda self: taken.append(self.step) or update(self))
+    return taken
+
+
+def test_ctrl_c_after_the_last_step_loses_no_step(tokenizer, tmp_path, monkeypatch):  # noqa: F811
+    options = {**STEADY, "max_steps": 4, "save_steps": 500}
+    whole = fresh(tokenizer).train(ROWS, **options)
+    ask_to_stop(monkeypatch, 4)
+    with pytest.raises(KeyboardInterrupt, match="go on with resume=True"):
+        fresh(tokenizer).train(ROWS, output=tmp_path, **options)
+    monkeypatch.undo()
+    taken = count_steps(monkeypatch)
+    resumed = fresh(tokenizer).train(ROWS, output=tmp_path, resume=True, **options)
+    assert (resumed.digest, taken) == (whole.digest, [])
+
+
+def test_a_run_that_was_to_stop_early_takes_no_step_after_it_was_cut_off(tokenizer, tmp_path, monkeypatch):  # noqa: F811
+    options = {**STEADY, "max_forgetting": 1e-9, "eval_steps": 1, "save_steps": 1}
+    whole = fresh(tokenizer).train(ROWS, output=tmp_path / "whole", **options)
+    stopped = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert stopped["last_step"] < stopped["steps"]
+
+    def killed(*_):
+        raise CutOffError
+
+    monkeypatch.setattr("adapterkit.train.run.conclude", killed)
+    with pytest.raises(CutOffError):
+        fresh(tokenizer).train(ROWS, output=tmp_path / "cut", **options)
+    monkeypatch.undo()
+    taken = count_steps(monkeypatch)
+    resumed = fresh(tokenizer).train(ROWS, output=tmp_path / "cut", resume=True, **options)
+    assert (resumed.digest, taken) == (whole.digest, [])
+    assert json.loads((tmp_path / "cut" / "run.json").read_text())["status"] == "stopped early"
+
+
+def test_a_run_that_is_killed_before_its_record_says_that_it_ended_keeps_its_checkpoints(
+    tokenizer,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    from adapterkit.train.record import RunRecord
+
+    end = RunRecord.end
+
+    def ending(self, status, *rest, **values):
+        if status == "finished":
+            raise CutOffError
+        end(self, status, *rest, **values)
+
+    monkeypatch.setattr(RunRecord, "end", ending)
+    with pytest.raises(CutOffError):
+        fresh(tokenizer).train(ROWS, output=tmp_path, **STEADY)
+    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["step-00000004", "step-00000006"]
+
+
+@pytest.mark.parametrize("name", ["step-abc", "step-7", "notes"])
+def test_what_somebody_else_has_put_beside_the_checkpoints_stays(tokenizer, tmp_path, name):  # noqa: F811
+    theirs = tmp_path / "checkpoints" / name / "precious.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    fresh(tokenizer).train(ROWS, output=tmp_path, **{**STEADY, "max_steps": 3})
+    assert theirs.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        ({"replay_ratio": 0.2}, {"replay_ratio": 0.6}, "learned.in_an_epoch: was"),
+        (
+            {"general_data": [{"text": "Of ships."}]},
+            {"general_data": [{"text": "Of seas."}]},
+            "learned.general_data: was",
+        ),
+    ],
+)
+def test_other_shares_and_other_general_text_are_another_run(
+    tokenizer,  # noqa: F811
+    tmp_path,
+    cut,
+    monkeypatch,
+    then,
+    now,
+    said,
+):
+    options = {"max_steps": 6, "replay": [{"prompt": f"r {n}", "completion": "s"} for n in range(9)]}
+    cut_off(cut, monkeypatch, tokenizer, tmp_path, 5, **options, **then)
+    with pytest.raises(ConfigError, match=said):
+        fresh(tokenizer).train(ROWS, output=tmp_path, resume=True, **{**STEADY, **options, **now})
+
+
+def test_other_words_around_the_same_rows_are_another_run(tokenizer, tmp_path, cut, monkeypatch):  # noqa: F811
+    cut_off(cut, monkeypatch, tokenizer, tmp_path, 5)
+    base = fresh(copy.deepcopy(tokenizer))
+    base.tokenizer.chat_template = base.tokenizer.chat_template.replace("<|im_start|>", "<|im_start|> ")
+    with pytest.raises(ConfigError, match=r"learned\.examples: was"):
+        base.train(ROWS, output=tmp_path, resume=True, **STEADY)
+
+
+@pytest.mark.parametrize("state", ["[1]", "[" * 100_000, '{"schema": 1}', '{"schema": 1, "files": {"../../x": "0"}}'])
+def test_a_state_that_is_none_is_named(tokenizer, tmp_path, cut, monkeypatch, state):  # noqa: F811
+    cut_off(cut, monkeypatch, tokenizer, tmp_path, 5)
+    (tmp_path / "checkpoints" / "step-00000004" / "state.json").write_text(state)
+    with pytest.raises(TrainingError, match=r"step-00000004' is damaged"):
+        fresh(tokenizer).train(ROWS, output=tmp_path, resume=True, **STEADY)
+
+
+def test_a_log_that_is_gone_is_named(tokenizer, tmp_path, cut, monkeypatch):  # noqa: F811
+    cut_off(cut, monkeypatch, tokenizer, tmp_path, 5)
+    (tmp_path / "log.jsonl").unlink()
+    with pytest.raises(TrainingError, match="has 0 records"):
+        fresh(tokenizer).train(ROWS, output=tmp_path, resume=True, **STEADY)

@@ -36,11 +36,12 @@ def stacked(monkeypatch):
     """As on an accelerator; jobs of one scale, which is what that takes."""
     real = lora._spans
 
-    def spans(shares, x):
-        found = real(shares, x)
+    def spans(shares, rank, x):
+        found = real(shares, rank, x)
         if len(set(found.scales)) > 1:
             return found
-        return lora._Spans(found.tokens, found.ranks, found.scales, lora._foreign(shares, found.tokens, found.ranks, x))
+        foreign = lora._foreign(shares[0].memo, found.tokens, found.ranks, x)
+        return lora._Spans(found.tokens, found.ranks, found.scales, foreign)
 
     monkeypatch.setattr(lora, "_spans", spans)
 
