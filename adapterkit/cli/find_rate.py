@@ -63,7 +63,7 @@ def _find_rate(
         options, quantize = {**options, "quantize": quantize}, None
     shared = Base(base, revision=revision, dtype=dtype, device=device, quantize=quantize, registry=registry)
     named: dict[str, Any] = {"method": method, "low": low, "high": high, "steps": steps}
-    about = {"columns": columns, "format": format, "objective": objective}
+    about: dict[str, Any] = {"columns": columns, "format": format, "objective": objective}
     found = shared.find_learning_rate(rows, **named, **about, **options)
     if as_json:
         print(json.dumps(found.to_json(), indent=2))

@@ -70,7 +70,8 @@ def _sweep(
     if quantize is not None and "quantize" in option_names(registry.method(method).config):
         options, quantize = {**options, "quantize": quantize}, None
     shared = Base(base, revision=revision, dtype=dtype, device=device, quantize=quantize, registry=registry)
-    named = {"columns": columns, "format": format, "eval_data": eval_data, "eval_split": eval_split, "output": output}
+    about = {"columns": columns, "format": format, "eval_data": eval_data, "eval_split": eval_split}
+    named: dict[str, Any] = {**about, "output": output}
     found = shared.sweep(rows, values, method=method, **named, **options)
     if as_json:
         print(json.dumps(found.to_json(), indent=2))

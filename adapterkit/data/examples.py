@@ -41,7 +41,7 @@ class _Flat:
         """The sha256 of all tokens, of which of them are trained, and of what they weigh."""
         total = hashlib.sha256()
         for part in (self.ids, self.trained, self.weights, self.ends):
-            total.update(b"" if part is None else memoryview(np.ascontiguousarray(part)).cast("B"))
+            total.update(b"" if part is None else np.ascontiguousarray(part).data)
         return total.hexdigest()
 
     def row(self, number: int) -> Example:
@@ -113,7 +113,7 @@ class Examples(Sequence[Example]):
     def digest(self) -> str:
         """The sha256 of their tokens and of what is trained, in order; other rows beside them count as well."""
         total = hashlib.sha256(f"{self._flat.digest} {self.lead}".encode())
-        total.update(memoryview(np.asarray(self._rows, np.int64)).cast("B"))
+        total.update(np.ascontiguousarray(self._rows, np.int64).data)
         return total.hexdigest()
 
     @property

@@ -19,6 +19,7 @@ __all__ = ["json_line_rows", "json_rows", "known", "parquet_rows", "read_json_li
 
 AT_ONCE = 1000
 """Rows of a Parquet file that are taken out of it together."""
+LONG_NUMBER = "a number has more digits than Python reads; put it into quotes"
 
 
 def json_rows(file: TextIO, name: str) -> Iterator[Row]:
@@ -32,6 +33,10 @@ def json_rows(file: TextIO, name: str) -> Iterator[Row]:
         raise _bad_json(error, name, error.lineno) from error
     except RecursionError as error:
         raise DataError(f"{name}:{elements.line}: nested too deeply") from error
+    except (DataError, UnicodeDecodeError):
+        raise
+    except ValueError as error:
+        raise DataError(f"{name}:{elements.line}: {LONG_NUMBER}") from error
 
 
 def json_line_rows(file: TextIO, name: str) -> Iterator[Row]:
@@ -86,6 +91,8 @@ def _parse(text: str, name: str, line: int) -> Any:
         raise _bad_json(error, name, line, text) from error
     except RecursionError as error:
         raise DataError(f"{name}:{line}: nested too deeply") from error
+    except ValueError as error:
+        raise DataError(f"{name}:{line}: {LONG_NUMBER}") from error
 
 
 def _bad_json(error: json.JSONDecodeError, name: str, line: int, text: str = "") -> DataError:

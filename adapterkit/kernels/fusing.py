@@ -31,18 +31,23 @@ ROTATION = "apply_rotary_pos_emb"
 
 
 @contextlib.contextmanager
-def fused(model: nn.Module) -> Iterator[None]:
+def fused(model: nn.Module, bare: Callable[[], Any] = contextlib.nullcontext) -> Iterator[None]:
     """Within this block, norms, gated layers and rotary positions of ``model`` are one kernel each, wherever there is a gradient.
 
     Whoever needs no gradient is answered by the model's own code, to the bit, in whatever thread. What a part of the model does
     is not known from its name: its first answer is compared with the kernel's, and where they differ the model's own code is
     what computes. Nothing is left on the model afterwards.
+
+    Args:
+        model: A transformers model.
+        bare: Makes a context in which nothing acts on the model, for that comparison: an adapter would draw random numbers for
+            its dropout, of which the backward pass, a resumed run and a run without kernels know nothing.
     """
     with contextlib.ExitStack() as undo:
         trials: dict[Any, _Trial] = {}
 
         def trial(of: Any, name: str) -> _Trial:
-            return trials.setdefault(of, _Trial(name))
+            return trials.setdefault(of, _Trial(name, bare))
 
         for name in sorted({type(module).__module__ for module in model.modules()}):
             if callable(getattr(sys.modules[name], ROTATION, None)):
@@ -59,14 +64,15 @@ def fused(model: nn.Module) -> Iterator[None]:
 class _Trial:
     """Whether a kernel answers as the model's own code does, which the first call shows."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, bare: Callable[[], Any]) -> None:
+        self.name, self._bare = name, bare
         self.passed: bool | None = None
 
     def passes(self, own: Kernel, kernel: Kernel, *given: Any) -> bool:
         """Whether to use the kernel."""
         if self.passed is None:
-            self.passed = self._agree(own, kernel, *given)
+            with self._bare():
+                self.passed = self._agree(own, kernel, *given)
         return self.passed
 
     @torch.no_grad()
@@ -153,7 +159,8 @@ def _rotation_of(file: Any, trial: _Trial) -> Iterator[None]:
 
     @functools.wraps(own)
     def turn(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *rest: Any, **named: Any) -> Any:
-        if rest or named or not _wants_gradient(q) or not trial.passes(own, kernel, q, k, cos, sin):
+        whole = cos.shape[-1] == q.shape[-1]  # some models turn a part of each head
+        if rest or named or not whole or not _wants_gradient(q) or not trial.passes(own, kernel, q, k, cos, sin):
             return own(q, k, cos, sin, *rest, **named)
         return kernel(q, k, cos, sin)
 

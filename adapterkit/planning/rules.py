@@ -226,9 +226,15 @@ RULES = (
     Rule(
         name="a small base",
         holds=lambda one: 0 < one.parameters < 1_000_000_000,
-        points={"prompting": -3, "prompt_tuning": -3, "full": 2},
-        reason="a base of {parameters:,} parameters follows instructions poorly, and a soft prompt has little to build on; every "
-        "weight of it is cheap to train",
+        points={"prompting": -3, "prompt_tuning": -3},
+        reason="a base of {parameters:,} parameters follows instructions poorly, and a soft prompt has little to build on",
+        change="a larger base",
+    ),
+    Rule(
+        name="a small base is cheap",
+        holds=lambda one: 0 < one.parameters < 1_000_000_000,
+        points={"full": 2},
+        reason="every weight of {parameters:,} is cheap to train and to keep",
     ),
     *(
         Rule(

@@ -81,10 +81,10 @@ def keeps_rows_apart(
             masked = torch.cat([_logits(base, packed([one], sequences=1), places) for one, places in pairs])
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         return f"the model refuses the mask ({type(error).__name__}: {str(error).splitlines()[0]})"
-    error = _difference(together, alone)
-    if error <= max(tolerance, ROUNDING * _difference(masked, alone)):
+    changed = _difference(together, alone)
+    if changed <= max(tolerance, ROUNDING * _difference(masked, alone)):
         return ""
-    return f"a row is answered otherwise beside another one (by {error:.1%})"
+    return f"a row is answered otherwise beside another one (by {changed:.1%})"
 
 
 def _most_places(base: Base) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from adapterkit.errors import ConfigError, TrainingError
@@ -97,13 +98,13 @@ class Checkpoints:
             shutil.rmtree(target, ignore_errors=True)  # of an earlier life of this run, which went on from before it
             staging.rename(target)
             _sync(self.folder)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # safetensors' own is no OSError, even for a disk that is full
             shutil.rmtree(staging, ignore_errors=True)
             logger.warning(
                 "no checkpoint of step %d could be written into %s (%s); the run goes on, and earlier ones are as they were: %s",
                 training.step,
                 self.folder,
-                error.strerror or error,
+                getattr(error, "strerror", None) or error,
                 ", ".join(path.name for path in self._found()) or "there is none",
             )
             return

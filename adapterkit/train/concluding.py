@@ -90,20 +90,11 @@ def _manifest(one: Prepared) -> Manifest:
         **({"quantize": base.quantized} if base.quantized else {}),
         **{name: value for name, value in summary(one.rows).items() if value is not None},
     }
-    losses = {
-        "loss": log.last("loss"),
-        "eval_loss": _kept(one, "eval_loss"),
-        "general_loss": _kept(one, "general_loss"),
-    }
+    # of the state that became the adapter, and not of steps that were taken after it
+    losses = {name: log.last(name, until=kept) for name in ("loss", "eval_loss", "general_loss")}
     return Manifest(
         base=base.reference,
         plugin=base.registry.provider(one.method),
         training={**training, **{name: value for name, value in losses.items() if value is not None}},
         versions=versions(),
     )
-
-
-def _kept(one: Prepared, name: str) -> float | None:
-    """What was logged under ``name`` for the state that became the adapter."""
-    log, step = one.training.log, one.training.watch.kept_step
-    return log.last(name) if step is None else log.at(step, name)

@@ -66,6 +66,12 @@ class AdapterInTraining(nn.Module):
         other.objective = objective
         return other
 
+    def base_alone(self) -> AdapterInTraining:
+        """The base without the layers, measured in the same way."""
+        other = copy.copy(self)
+        other.plan = {}
+        return other
+
     @property
     def prefix_length(self) -> int:
         """How many of them stand for keys and values."""

@@ -94,13 +94,10 @@ class Journal:
         if self._writes and self._registry:
             self._registry.notify("adapterkit_train_logged", run=self._run, record=record)
 
-    def last(self, name: str) -> float | None:
-        """The last value that was logged under ``name``."""
-        return next((record[name] for record in reversed(self.records) if name in record), None)
-
-    def at(self, step: int, name: str) -> float | None:
-        """What was logged under ``name`` at ``step``."""
-        return next((one[name] for one in self.records if one["step"] == step and name in one), None)
+    def last(self, name: str, until: int | None = None) -> float | None:
+        """The last value that was logged under ``name``, or the last one up to a step."""
+        found = (one for one in reversed(self.records) if name in one and (until is None or one["step"] <= until))
+        return next((one[name] for one in found), None)
 
 
 def find_loggers(registry: Registry, names: Sequence[str]) -> list[Logger]:

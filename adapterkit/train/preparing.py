@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adapterkit.base import Base
-    from adapterkit.contracts import Example, Loss, Method, TrainOptions
+    from adapterkit.contracts import Example, Method, TrainOptions
     from adapterkit.data.dataset import Encoded
     from adapterkit.data.examples import Examples
     from adapterkit.data.training import TrainingData
@@ -155,7 +155,7 @@ def prepare(base: Base, job: Job, output: Path | None, around: Around) -> Prepar
     fixed = {
         **_fixed(base, method, asked.objective, training, rows),
         "learned": {
-            "examples": training.examples.digest,
+            "examples": rows.examples.digest,
             "of_each_source": list(rows.mixture.rows),
             "in_an_epoch": list(rows.mixture.drawn),
             "general_data": general.digest if general is not None else None,
@@ -263,7 +263,7 @@ def _training(
 ) -> Training:
     processes = around.processes
     virtual, options = module.virtual_tokens(), run.options
-    examples, held_out = rows.examples.after(virtual), rows.held_out.examples.after(virtual) if rows.held_out else None
+    examples = rows.examples.after(virtual)
     schedule = Schedule(examples.lengths, options, processes.count, rows.mixture)
     collate = choose_collate(
         base,
@@ -272,14 +272,21 @@ def _training(
         attrs.evolve(options, packing=options.packing and not module.prefix_length),
         virtual=len(virtual),
     )
-    measured: dict[str, tuple[Callable[[Any], Loss], Examples]] = {}
-    if held_out is not None:
-        measured["eval_loss"] = (module, held_out)
+    measured: dict[str, tuple[AdapterInTraining, Examples]] = {}
+    if rows.held_out is not None:
+        measured["eval_loss"] = (module, rows.held_out.examples)
     if general is not None:
-        measured["general_loss"] = (module.with_objective(base.registry.objective("sft")), general.after(virtual))
+        measured["general_loss"] = (module.with_objective(base.registry.objective("sft")), general)
+
+    def measure(*, base_alone: bool) -> dict[str, float]:
+        found = {}
+        for name, (whole, those) in measured.items():
+            loss_of, seen = (whole.base_alone(), those) if base_alone else (whole, those.after(virtual))
+            found[name] = mean_loss(loss_of, seen, options.batch_size, collate, options.tokens_per_pass, processes)
+        return found
+
     optimizer = optimizer_for(module, options, factor)
     run = attrs.evolve(run, steps=schedule.steps)
-    most = options.tokens_per_pass
     return Training(
         run=run,
         module=module,
@@ -291,10 +298,7 @@ def _training(
         log=Journal(
             run, base.registry, around.shown, find_loggers(base.registry, options.report_to), writes=processes.main
         ),
-        measure=lambda: {
-            name: mean_loss(loss_of, those, options.batch_size, collate, most, processes)
-            for name, (loss_of, those) in measured.items()
-        },
+        measure=measure,
         processes=processes,
         optimizer=optimizer,
         decay=scheduler_for(optimizer, options, schedule.steps),

@@ -83,7 +83,7 @@ def find_learning_rate(
     """See :meth:`adapterkit.Base.find_learning_rate`."""
     _check(low, high, steps, options)
     rates = [low * (high / low) ** (step / (steps - 1)) for step in range(steps)]
-    fixed = {"learning_rate": low, "lr_scheduler_type": "constant", "warmup_steps": 0}
+    fixed: dict[str, Any] = {"learning_rate": low, "lr_scheduler_type": "constant", "warmup_steps": 0}
     job = Job(data, method=method, **fixed, max_steps=steps, logging_steps=1, **options)
     with _prepared(base, job) as training:
         training.decay = torch.optim.lr_scheduler.LambdaLR(

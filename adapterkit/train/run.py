@@ -120,7 +120,7 @@ def passing(base: Base, options: TrainOptions) -> Iterator[None]:
     """What belongs to a forward pass as a whole, as the options have it."""
     with contextlib.ExitStack() as stack:
         if has_kernels(base.device) if options.use_fused_kernels is None else options.use_fused_kernels:
-            stack.enter_context(fused(base.model))
+            stack.enter_context(fused(base.model, lambda: base.runtime.override(None)))
         if options.gradient_checkpointing:
             stack.enter_context(recomputing(base.model, base.runtime))
         yield

@@ -106,6 +106,9 @@ def sweep(
     names = {field.name for field in attrs.fields(SweepOptions)}
     search = build_config(SweepOptions, {k: v for k, v in options.items() if k in names}, what="options of sweep")
     fixed = {name: value for name, value in options.items() if name not in names}
+    if fixed.get("resume"):
+        reason = "resume: a search begins anew; those that were given up have left nothing to go on from"
+        raise ConfigError("options of sweep do not fit", [reason])
     points = _points(grid, fixed, search)
     jobs = [Job(data, method=method, name=_name(point), **fixed, **point) for point in points]
     folders = [Path(output, job.name) if output is not None else None for job in jobs]

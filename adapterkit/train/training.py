@@ -47,7 +47,8 @@ class Training:
         collate: Makes a batch of rows.
         random: Its own random numbers.
         log: Takes its records.
-        measure: Losses by name on rows that nothing is learned from; empty where there are none.
+        measure: Losses by name on rows that nothing is learned from, with the layers or of the ``base_alone``; empty where there
+            are none.
         processes: Those that share it.
         optimizer: AdamW over what is trained, and ``decay`` the schedule of its learning rate.
         checkpoints: Where its state is kept; None when nothing is written.
@@ -68,7 +69,7 @@ class Training:
     collate: Collate
     random: RandomState
     log: Journal
-    measure: Callable[[], dict[str, float]]
+    measure: Callable[..., dict[str, float]]
     processes: Processes
     optimizer: torch.optim.Optimizer
     decay: Any
@@ -157,10 +158,13 @@ class Training:
         self.aside += self.seconds - before
 
     def measured(self) -> dict[str, float]:
-        """Losses by name on rows that nothing is learned from; the run goes on as if nothing had been measured."""
+        """Losses by name on rows that nothing is learned from; the run goes on as if nothing had been measured.
+
+        Before the first step they are the base's: a fresh soft prompt changes them already.
+        """
         self.module.eval()
         with self.random.drawn():
-            losses = self.measure()
+            losses = self.measure(base_alone=self.step == 0)
         self.module.train()
         return losses
 
@@ -233,7 +237,9 @@ def scheduler_for(optimizer: torch.optim.Optimizer, options: TrainOptions, steps
 
     from adapterkit.errors import ConfigError
 
-    warmup = options.warmup_steps if options.warmup_steps is not None else math.ceil(options.warmup_ratio * steps)
+    # the first step of a warm-up has a rate of zero: were the last one part of it, a run of one step would learn nothing
+    rising = min(math.ceil(options.warmup_ratio * steps), steps - 1)
+    warmup = options.warmup_steps if options.warmup_steps is not None else rising
     given: Mapping[str, float] = {name: _whole(value) for name, value in options.lr_scheduler_kwargs.items()}
     try:
         return get_scheduler(

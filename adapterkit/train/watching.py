@@ -31,8 +31,8 @@ class Watch:
     Attributes:
         options: The run's.
         best: The lowest loss on held-out rows, and ``best_step`` where it was.
-        waited: How many evaluations in a row were no better.
-        general: The loss on general text before the first step.
+        waited: How many evaluations in a row were no better, by the threshold.
+        general: The loss of the base alone on general text.
         smoothed: The training loss, smoothed, and ``lowest`` its lowest value.
         kept: The layers' state that is to become the adapter; None for that of the last step.
         kept_step: The step it is of.
@@ -97,11 +97,11 @@ class Watch:
     def _improves(self, step: int, loss: float | None) -> bool:
         if loss is None:
             return False
-        better = loss < self.best - self.options.early_stopping_threshold
-        self.waited = 0 if better else self.waited + 1
-        if loss < self.best:
+        self.waited = 0 if loss < self.best - self.options.early_stopping_threshold else self.waited + 1
+        lowest = loss < self.best  # by however little: the threshold says how long to wait, not what to keep
+        if lowest:
             self.best, self.best_step = loss, step
-        return better
+        return lowest
 
     def _forgotten(self, general: float | None) -> float:
         """By what part the perplexity of general text has risen."""

@@ -28,7 +28,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self._step = _last_step(run.output)
-        self._writer: Any = SummaryWriter(  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(
             run.output / "tensorboard" if run.output else None,
             comment=f"_{run.name or run.method}",
             purge_step=self._step + 1,

@@ -79,7 +79,7 @@ def _leaves(value: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
     stack: list[tuple[tuple[Any, ...], Any]] = [((), value)]
     while stack:
         path, one = stack.pop()
-        inner = one.items() if isinstance(one, dict) else enumerate(one) if isinstance(one, list) else ()
+        inner = tuple(one.items() if isinstance(one, dict) else enumerate(one) if isinstance(one, list) else ())
         if inner:
             stack.extend(((*path, key), part) for key, part in inner)
         else:

@@ -140,6 +140,8 @@ def broken(folder, name, content):
         ("a.json", "[]", ["holds no rows"]),
         ("a.json", "[1]", ["a.json[0]", "not a number"]),
         ("a.json", "[" * 100_000, ["a.json:1", "nested too deeply"]),
+        ("a.json", '[{"a": ' + "9" * 5000 + "}]", ["a.json:1", "more digits"]),
+        ("a.jsonl", '{"a": 1}\n{"a": ' + "9" * 5000 + "}\n", ["a.jsonl:2", "more digits"]),
         ("a.parquet", "PAR1 no", ["a.parquet", "not a whole Parquet file"]),
         ("a.csv.gz", "p,c\n", ["a.csv.gz", "gzip"]),
         ("a.xlsx", "x", ["cannot tell", ".jsonl", ".parquet"]),

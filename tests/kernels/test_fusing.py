@@ -5,7 +5,15 @@ import threading
 
 import pytest
 import torch
-from transformers import AutoTokenizer, GemmaConfig, GemmaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoTokenizer,
+    GemmaConfig,
+    GemmaForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from adapterkit import Base
 from adapterkit.kernels import fused, fusing
@@ -71,6 +79,25 @@ def test_the_adapter_is_the_same_and_the_base_as_it_was(model, options, calls):
         torch.testing.assert_close(fast.tensors[name], tensor, atol=1e-5, rtol=0)
     assert state_digest(base.model) == before
     assert not [name for name, module in base.model.named_modules() if "forward" in vars(module)]
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True}])
+def test_trying_a_kernel_draws_nothing_from_dropout(options, calls):
+    base = base_of(llama())
+    plain = base.train(ROWS, dropout=0.3, **OPTIONS)
+    fast = base.train(ROWS, dropout=0.3, use_fused_kernels=True, **OPTIONS, **options)
+    assert min(calls.values()) > 0
+    for name, tensor in plain.tensors.items():
+        torch.testing.assert_close(fast.tensors[name], tensor, atol=1e-5, rtol=0)
+
+
+def test_where_a_part_of_each_head_is_turned_the_model_does_it(calls, caplog):
+    torch.manual_seed(0)
+    sizes = {name: SIZES[name] for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")}
+    base = base_of(GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, num_attention_heads=4)).eval())
+    with caplog.at_level(logging.WARNING, logger="adapterkit"):
+        base.train(ROWS, use_fused_kernels=True, **OPTIONS)
+    assert (calls["rotate"], caplog.text) == (0, "")
 
 
 def test_what_is_computed_otherwise_is_left_to_the_model(calls):

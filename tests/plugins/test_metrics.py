@@ -177,6 +177,12 @@ def test_values_of_another_type_are_others(got, want):
     assert fields_right([got], [want]) == [0.0]
 
 
+def test_an_empty_list_is_a_value():
+    assert same_values(["[]"], ["[]"]) == fields_right(["[]"], ["[]"]) == [1.0]
+    assert same_values(['{"a": 1}'], ['{"a": 1, "b": []}']) == same_values(['{"a": 1, "b": []}'], ['{"a": 1}']) == [0.0]
+    assert fields_right(['{"a": 1}'], ['{"a": 1, "b": []}']) == [0.5]
+
+
 def test_rows_that_expect_no_json_are_left_out():
     assert [math.isnan(one) for one in fields_right(["{}", "hi", "7"], ["{}", "hello", "7"])] == [False, True, True]
 

@@ -100,7 +100,7 @@ def main() -> None:
                     "left": sorted(path.name for path in folder.iterdir()),
                 }
             )
-        print(json.dumps(said))
+        sys.stdout.write(json.dumps(said) + "\n")
 
 
 if __name__ == "__main__":

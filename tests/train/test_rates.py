@@ -28,8 +28,8 @@ def fresh(tokenizer, registry=None):
 
 
 def test_rates_grow_evenly_in_their_logarithm_and_the_loss_follows(tokenizer):
-    found = fresh(tokenizer).find_learning_rate(ROWS, low=1e-5, high=1e-1, **QUICK)
-    assert found.rates == pytest.approx([1e-5 * 10 ** (4 * step / 24) for step in range(25)])
+    found = fresh(tokenizer).find_learning_rate(ROWS, low=1e-4, high=1.0, **QUICK)
+    assert found.rates == pytest.approx([1e-4 * 10 ** (4 * step / 24) for step in range(25)])
     assert found.losses[0] == pytest.approx(torch.tensor(8192.0).log().item(), abs=0.5)
     assert min(found.losses) < found.losses[0] - 0.3
     lowest = found.rates[found.losses.index(min(found.losses))]
@@ -119,14 +119,15 @@ def test_a_single_low_loss_does_not_decide():
     assert curve.index(min(curve)) == len(losses) - 1
 
 
-def test_the_command_prints_a_rate_and_with_json_the_curve(capsys):
+def test_the_command_prints_a_rate_and_with_json_the_curve(capsys, tmp_path):
+    few = tmp_path / "few.csv"
+    few.write_text("SMS,Label\nsee you,ham\nyou have won,spam\n")
     options = ["--columns.prompt", "SMS", "--columns.completion", "Label", "--rank", "2", "--steps", "10"]
-    few = ["--batch-size", "2", "--max-length", "64", "--target-modules", "q_proj"]
-    assert main(["find-rate", str(EXAMPLE_BASE), str(DATA / "sms_spam.tsv"), *options, *few]) == 0
+    assert main(["find-rate", str(EXAMPLE_BASE), str(few), *options]) == 0
     plain = capsys.readouterr()
     assert 1e-7 <= float(plain.out) <= 0.1
     assert "the lowest smoothed loss was" in plain.err
-    assert main(["find-rate", str(EXAMPLE_BASE), str(DATA / "sms_spam.tsv"), *options, *few, "--json"]) == 0
+    assert main(["find-rate", str(EXAMPLE_BASE), str(few), *options, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["suggestion"] == float(plain.out)
     assert [row.keys() for row in found["curve"]] == [{"learning_rate", "loss"}] * len(found["curve"])

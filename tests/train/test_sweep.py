@@ -75,6 +75,7 @@ def test_a_sample_of_the_grid_is_that_of_its_seed(tokenizer):  # noqa: F811
         ({"ranc": [4]}, {"eval_split": 6}, "did you mean 'rank'"),
         ({"bf16": [True, False]}, {"eval_split": 6}, "bf16: must be the same for all"),
         (GRID, {"eval_split": 6, "eta": 1}, "eta: must be >= 2"),
+        (GRID, {"eval_split": 6, "resume": True}, "resume: a search begins anew"),
     ],
 )
 def test_a_search_that_does_not_fit_is_refused(tokenizer, grid, options, said):  # noqa: F811

@@ -42,6 +42,24 @@ def test_the_best_adapter_is_that_of_its_step(tokenizer, tmp_path):  # noqa: F81
     assert fresh(tokenizer).train(ROWS, **{**until, "max_steps": step}).digest == best.digest
 
 
+def test_what_is_kept_is_the_best_however_little_it_is_better():
+    """As in transformers: the threshold says how long to wait, not what to keep."""
+    watch = Watch(TrainOptions(eval_steps=1, early_stopping_patience=3, early_stopping_threshold=0.1))
+    for step, loss in enumerate((2.0, 1.0, 0.95, 0.91, 0.97), start=1):
+        watch.see_evaluation(step, {"eval_loss": loss}, dict)
+    assert (watch.kept_step, watch.best_step, watch.best) == (4, 4, 0.91)
+    assert watch.stop.startswith("3 evaluations in a row")
+
+
+def test_the_manifest_says_nothing_of_steps_after_the_kept_one(tokenizer, tmp_path):  # noqa: F811
+    options = {**WATCHED, "learning_rate": 0.2, "early_stopping_patience": 2}
+    adapter = fresh(tokenizer).train(ROWS, output=tmp_path, **options)
+    losses = {record["step"]: record["loss"] for record in log_of(tmp_path)}
+    best, last = (record_of(tmp_path)[name] for name in ("best_step", "last_step"))
+    assert losses[best] != losses[last]
+    assert adapter.manifest.training["loss"] == losses[best]
+
+
 def test_a_run_that_forgets_too_much_stops_before_it_does(tokenizer, tmp_path):  # noqa: F811
     general = [{"text": "question number seven about cards and money is not what this is about"}]
     options = {**WATCHED, "learning_rate": 0.2, "general_data": general}
@@ -89,8 +107,7 @@ def test_a_loss_that_leaves_for_good_ends_the_run():
     for step in range(1, 50):
         watch.see_step(step, 3.0 / step)
     with pytest.raises(TrainingError, match=r"training has diverged.*lower learning_rate than 0.0001"):
-        for step in range(50, 80):
-            watch.see_step(step, 4.0)
+        any(watch.see_step(step, 4.0) for step in range(50, 80))
 
 
 def test_noise_and_a_hard_start_are_no_divergence():
@@ -140,3 +157,21 @@ def test_every_schedule_warms_up_and_goes_its_way(tokenizer, tmp_path, name, ext
     rates = [record["learning_rate"] for record in log_of(tmp_path)]
     assert rates[:3] == pytest.approx([0.0, 1e-2, 2e-2], rel=0.05)
     assert (rates[-1] == pytest.approx(2e-2)) == (name == "constant_with_warmup")
+
+
+def test_before_the_first_step_the_base_alone_is_measured(tokenizer, tmp_path):  # noqa: F811
+    """A fresh soft prompt is no fresh LoRA: it changes the base before anything is learned."""
+    options = {**OPTIONS, "eval_data": ROWS[:6], "max_steps": 1}
+    del options["rank"]
+    found = {}
+    for method, own in (("lora", {}), ("prompt_tuning", {"tokens": 8})):
+        fresh(tokenizer).train(ROWS, method=method, output=tmp_path / method, **options, **own)
+        found[method] = [log_of(tmp_path / method, name)[0] for name in ("eval_loss", "general_loss")]
+    assert found["prompt_tuning"] == found["lora"]
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_run_of_few_steps_learns_something(tokenizer, steps):  # noqa: F811
+    options = {name: value for name, value in OPTIONS.items() if name not in ("epochs", "warmup_ratio")}
+    adapter = fresh(tokenizer).train(ROWS, **options, max_steps=steps)
+    assert any(bool(one.any()) for name, one in adapter.tensors.items() if "lora_B" in name)
