@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write has nowhere to go
         return 1
     except KeyboardInterrupt as error:
-        print(str(error) or "stopped", file=sys.stderr)
+        print(on_command_line(str(error)) or "stopped", file=sys.stderr)
         return 130
     except Exception as error:
         if type(error).__module__.startswith("cyclopts"):

@@ -37,7 +37,7 @@ def sources(data: str, also: Sequence[str] = ()) -> str | list[str] | dict[str, 
 
 
 def on_command_line(message: str) -> str:
-    """An error's text, with ``columns={'prompt': 'text'}`` as it is written here: ``--columns.prompt text``."""
+    """A message with ``columns={'prompt': 'text'}`` as it is written here, ``--columns.prompt text``, and ``--resume``."""
     parts, rest = [], message
     while "columns={" in rest:
         before, _, rest = rest.partition("columns=")
@@ -45,7 +45,8 @@ def on_command_line(message: str) -> str:
         option, end = written or ("columns=", 0)
         parts += [before, option]
         rest = rest[end:]
-    return "".join([*parts, rest]).replace("columns= does not fit", "--columns does not fit")
+    said = "".join([*parts, rest]).replace("columns= does not fit", "--columns does not fit")
+    return said.replace("go on with resume=True", "go on with --resume")
 
 
 def _options(text: str) -> Iterator[tuple[str, int]]:

@@ -101,7 +101,7 @@ def _bad_json(error: json.JSONDecodeError, name: str, line: int, text: str = "")
         hint = ". One object on each line is JSON Lines: name the file .jsonl"
     if text.strip() in ("[", "{"):
         hint = ". One array or object over several lines is JSON: name the file .json"
-    return DataError(f"{name}:{line}: bad JSON: {error.msg} at column {error.colno}{hint}")
+    return DataError(f"{name}:{line}: bad JSON: {error.msg.removesuffix(' at')} at column {error.colno}{hint}")
 
 
 def _row(value: Any, where: str) -> Row:

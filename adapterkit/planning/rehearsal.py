@@ -18,7 +18,7 @@ from adapterkit.forward import BaseForward
 from adapterkit.head import MOST_LOGITS
 from adapterkit.resident import build_layers, check_method
 from adapterkit.runtime import Runtime
-from adapterkit.train.batches import MOST_PADDING
+from adapterkit.train.batches import MOST_PADDING, beginning
 from adapterkit.train.forward import AdapterInTraining, recomputing
 from adapterkit.train.offload import LEAST_BYTES
 
@@ -257,9 +257,8 @@ def _fills(examples: Sequence[Example]) -> bool:
 @torch.no_grad()
 def _check_packing(model: Any, examples: Sequence[Example], meter: Meter, dtype: torch.dtype) -> None:
     """What :func:`adapterkit.train.batches.keeps_rows_apart` holds at once: logits of two rows, together and each alone."""
-    tried = sorted((*examples, *examples)[:64], key=lambda one: -len(one.input_ids))[
-        -2:
-    ]  # there are more rows than one
+    several = (*examples, *examples)[:64]  # there are more rows than one
+    tried = [beginning(one) for one in sorted(several, key=lambda one: -len(one.input_ids))[-2:]]
     most = max(1, MOST_LOGITS // int(model.config.get_text_config().vocab_size) // len(tried))
     forward = BaseForward(model)  # nothing is kept for a backward pass
 

@@ -6,6 +6,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING
 
+import attrs
 import torch
 
 from adapterkit.data.batching import collate
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
 
     Collate = Callable[..., dict[str, torch.Tensor]]
 
-__all__ = ["choose_collate", "keeps_rows_apart"]
+__all__ = ["beginning", "choose_collate", "keeps_rows_apart"]
 
 logger = logging.getLogger("adapterkit")
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 """How far logits of a packed row may be from those of the row alone, as a part of their size: rounding, and no more."""
 ROUNDING = 1.5
 """A row may differ beside another by so many times what a mask alone does to it: deep models in bfloat16 round much."""
+MOST_TRIED = 2048
+"""So many tokens of a row are tried."""
 MOST_PADDING = 0.05
 """Padding that is no larger a part of a batch stays: without a mask of its own, attention is several times as fast on a GPU, and
 each row looks at itself alone instead of at a sequence of several."""
@@ -71,7 +74,9 @@ def keeps_rows_apart(
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     if any(window is not None and window < longest for window in windows):
         return f"a row of {longest} tokens is longer than the attention window"
-    tried = sorted(examples[:64], key=lambda one: -len(one.input_ids))[-2:]  # longer first, as they are packed
+    tried = [
+        beginning(one) for one in sorted(examples[:64], key=lambda one: -len(one.input_ids))[-2:]
+    ]  # as they are packed
     try:
         with torch.no_grad(), base.using(None):
             looked_at = [_places(len(one.input_ids), _most_places(base) // len(tried)) for one in tried]
@@ -85,6 +90,13 @@ def keeps_rows_apart(
     if changed <= max(tolerance, ROUNDING * _difference(masked, alone)):
         return ""
     return f"a row is answered otherwise beside another one (by {changed:.1%})"
+
+
+def beginning(example: Example) -> Example:
+    """As much of a row as shows whether it is answered otherwise: the mask of two rows grows with their length squared."""
+    weights = None if example.weights is None else example.weights[:MOST_TRIED]
+    ids, labels = example.input_ids[:MOST_TRIED], example.labels[:MOST_TRIED]
+    return attrs.evolve(example, input_ids=ids, labels=labels, weights=weights)
 
 
 def _most_places(base: Base) -> int:

@@ -130,8 +130,23 @@ class Checkpoints:
         kept = load_file(folder / KEPT) if KEPT in state["files"] else None
         return Checkpoint(folder, state, load_file(folder / LAYERS), load_file(folder / OPTIMIZER), kept)
 
+    def begin(self) -> None:
+        """Make room for a run that begins.
+
+        Raises:
+            ConfigError: Checkpoints of a run that was cut off are there: whoever forgot ``resume=True`` would lose them.
+        """
+        found = self._found()
+        if found:
+            problem = (
+                f"output: a run was cut off there after step {int(found[-1].name.removeprefix(PREFIX))}; go on with it by "
+                f"resume=True, give another folder, or remove {str(self.folder)!r} to begin anew"
+            )
+            raise ConfigError("options of train do not fit", [problem])
+        self.clear()
+
     def clear(self) -> None:
-        """Remove all: the run has ended, or is begun anew."""
+        """Remove all: the run has ended."""
         if self.writes and self.folder.is_dir():
             for path in (*self._found(), *self.folder.glob(f"{UNFINISHED}*")):
                 _remove(path)

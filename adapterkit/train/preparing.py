@@ -343,12 +343,16 @@ def _counts(part: Encoded) -> dict[str, Any]:
 
 
 def _begin(training: Training, checkpoints: Checkpoints, *, resume: bool) -> None:
-    """Go on from the last checkpoint, or begin the run's files anew."""
+    """Go on from the last checkpoint, or begin the run's files anew.
+
+    Raises:
+        ConfigError: A run that was cut off would be lost.
+    """
     last = checkpoints.last() if resume else None
     if last is not None:
         last.restore(training)
         return
-    checkpoints.clear()
+    checkpoints.begin()
     if training.processes.main:
         training.log.begin()
 

@@ -221,7 +221,7 @@ def test_an_error_ctrl_c_and_a_process_that_is_killed_end_the_command(tmp_path):
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert said.count("go on with resume=True") == 1
+    assert said.count("go on with --resume") == 1
     assert len(list((tmp_path / "stopped" / "checkpoints").iterdir())) == 1
 
     run = started("killed")

@@ -362,3 +362,14 @@ def test_a_log_that_is_gone_is_named(tokenizer, tmp_path, cut, monkeypatch):  # 
     (tmp_path / "log.jsonl").unlink()
     with pytest.raises(TrainingError, match="has 0 records"):
         fresh(tokenizer).train(ROWS, output=tmp_path, resume=True, **STEADY)
+
+
+def test_a_run_that_was_cut_off_is_not_lost_to_whoever_forgets_to_resume(tokenizer, tmp_path, cut, monkeypatch):  # noqa: F811
+    cut_off(cut, monkeypatch, tokenizer, tmp_path, 5)
+    log = (tmp_path / "log.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match=r"cut off there after step 4; go on with it by resume=True"):
+        fresh(tokenizer).train(ROWS, output=tmp_path, **STEADY)
+    assert (tmp_path / "checkpoints" / "step-00000004" / "layers.safetensors").is_file()
+    assert (tmp_path / "log.jsonl").read_bytes() == log
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
+    fresh(tokenizer).train(ROWS, output=tmp_path, resume=True, **STEADY)
