@@ -94,6 +94,7 @@ class Checkpoints:
         try:
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True)
+            training.log.sync()
             _write(staging, training, self.identity, random)
             shutil.rmtree(target, ignore_errors=True)  # of an earlier life of this run, which went on from before it
             staging.rename(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,12 @@ class Journal:
                 )
             self._path.write_text("".join(lines), encoding="utf-8")
             self.records = [json.loads(line) for line in lines]
+
+    def sync(self) -> None:
+        """Bring the log to the disk: a checkpoint counts on what it has written so far."""
+        if self._path and self._path.is_file():
+            with self._path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def open(self) -> None:
         """Begin with the loggers, once it is known which records are kept; one that fails is left out from then on."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["RunRecord", "device_name", "peak_memory"]
+__all__ = ["RunRecord", "begin_measuring", "device_name", "peak_memory"]
 
 SCHEMA = 1
 
@@ -74,6 +74,12 @@ def _now() -> str:
 def device_name(device: torch.device) -> str:
     """What the device is called by who made it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
+
+
+def begin_measuring(device: torch.device) -> None:
+    """Let the peak of an accelerator be this run's: what came before it in the process does not count."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int | None:

@@ -21,6 +21,7 @@ from .journal import bars
 from .passes import Together, alone
 from .preparing import Around, prepare
 from .processes import Processes
+from .record import begin_measuring
 
 if TYPE_CHECKING:
     import os
@@ -107,6 +108,7 @@ def running(
                     one.base.registry.notify("adapterkit_train_started", run=one.training.run)
             for one in still(ready):
                 one.training.log.open()
+            begin_measuring(base.device)
             yield ready, interrupted
         except BaseException as error:
             for one in still(ready):

@@ -170,7 +170,8 @@ class Training:
 
     def culprits(self, batches: Sequence[Sequence[int]]) -> str:
         """Which rows of a step alone give no finite loss, in a sentence."""
-        strange = [row for batch in batches for row in batch if not math.isfinite(self._loss_of(row))]
+        with self.random.drawn():
+            strange = [row for batch in batches for row in batch if not math.isfinite(self._loss_of(row))]
         if not strange:
             rows = ", ".join(self.places(row) for row in batches[0][:3])
             return f"No row alone does so; its rows began with {rows}. Try a lower learning_rate"

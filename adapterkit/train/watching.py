@@ -21,7 +21,9 @@ __all__ = ["Watch", "check_finite"]
 SMOOTHING = 0.9
 """How much of the smoothed loss each step keeps."""
 DIVERGED = (2.0, 1.0)
-"""A smoothed loss beyond so many times its lowest value, and so much more, has left for good: 1.0 is a factor of e per token."""
+"""A smoothed loss beyond so many times its lowest value, and so much more, has left: 1.0 is a factor of e per token."""
+STEPS_AWAY = 5
+"""For good, when it stays there for so many steps: one hard row brings the smoothed loss there for two or three."""
 
 
 @attrs.define(eq=False)
@@ -33,7 +35,8 @@ class Watch:
         best: The lowest loss on held-out rows, and ``best_step`` where it was.
         waited: How many evaluations in a row were no better, by the threshold.
         general: The loss of the base alone on general text.
-        smoothed: The training loss, smoothed, and ``lowest`` its lowest value.
+        smoothed: The training loss, smoothed, ``lowest`` its lowest value, and ``away`` for how many steps it has been far
+            from that.
         kept: The layers' state that is to become the adapter; None for that of the last step.
         kept_step: The step it is of.
         stop: Why the run is to stop now; empty while it goes on.
@@ -46,6 +49,7 @@ class Watch:
     general: float | None = None
     smoothed: float | None = None
     lowest: float = math.inf
+    away: int = 0
     kept: dict[str, Tensor] | None = attrs.field(default=None, repr=False)
     kept_step: int | None = None
     stop: str = ""
@@ -66,7 +70,8 @@ class Watch:
         self.smoothed = loss if self.smoothed is None else SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss
         self.lowest = min(self.lowest, self.smoothed)
         times, more = DIVERGED
-        if self.smoothed > times * self.lowest + more:
+        self.away = self.away + 1 if self.smoothed > times * self.lowest + more else 0
+        if self.away >= STEPS_AWAY:
             raise TrainingError(
                 f"step {step}: training has diverged: the smoothed loss was {self.lowest:.3f} and is {self.smoothed:.3f}. Try a "
                 f"lower learning_rate than {self.options.learning_rate:g}, or a longer warm-up"
@@ -83,6 +88,10 @@ class Watch:
         limit = self.options.max_forgetting
         if limit and forgotten > limit:
             self.stop = f"the perplexity of general text has risen by {forgotten:.1%}, beyond max_forgetting={limit:g}"
+            if self.kept is None:
+                self.stop += (
+                    ", at the first evaluation already: the adapter is beyond it too; evaluate sooner (eval_steps)"
+                )
         elif self.keeps and (better or not self._chooses):
             self.kept, self.kept_step = {name: one.detach().clone() for name, one in state().items()}, step
         patience = self.options.early_stopping_patience
@@ -111,7 +120,7 @@ class Watch:
 
     def state(self) -> dict[str, Any]:
         """What of it is numbers, for a checkpoint."""
-        names = ("best", "best_step", "waited", "general", "smoothed", "lowest", "kept_step", "stop")
+        names = ("best", "best_step", "waited", "general", "smoothed", "lowest", "away", "kept_step", "stop")
         return {name: _plain(getattr(self, name)) for name in names}
 
     def load_state(self, values: Mapping[str, Any], kept: dict[str, Tensor] | None) -> None:

@@ -55,6 +55,7 @@ def test_files_that_do_not_fit(files, words, part):
         ("columns={'prompt': \"it's }\"} works", "--columns.prompt 'it'\"'\"'s }' works"),
         ("columns= does not fit:\n  - 'x'", "--columns does not fit:\n  - 'x'"),
         ("; columns={'completion': …} names another", "; --columns.completion … names another"),
+        ("step 3 of 9; go on with resume=True", "step 3 of 9; go on with --resume"),
         ("columns={ nothing", "columns={ nothing"),
         ("no columns here", "no columns here"),
     ],

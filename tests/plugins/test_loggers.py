@@ -239,10 +239,11 @@ def test_tensorboard_has_a_folder_of_its_own_where_there_is_no_output(tokenizer,
 
 
 def test_wandb_keeps_a_run_offline(tokenizer, tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     jobs = [Job(ROWS, name=name, report_to=("wandb",), **STEPS) for name in ("one", "two")]
     base_with(tokenizer).train_many(jobs, output=tmp_path)
+    wandb.teardown()  # its own process has now written everything
     for name in ("one", "two"):
         (found,) = (tmp_path / name / "wandb").glob("offline-run-*/run-*.wandb")
         kept = wandb_records(found)

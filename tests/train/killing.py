@@ -81,7 +81,7 @@ def main() -> None:
         for number in range(moments):
             folder = Path(root, str(number))
             if number % 4 == 3:  # in the middle of writing a checkpoint
-                child = forked(folder, tokenizer, chance.randrange(1, 40))
+                child = forked(folder, tokenizer, chance.randrange(1, 20))
             else:
                 child = forked(folder, tokenizer)
                 wait_for_start(folder)

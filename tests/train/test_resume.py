@@ -80,7 +80,7 @@ def killed(moments, seed):
 def check_killed(outcomes):
     assert all(one["same"] and not one["log"] for one in outcomes), outcomes
     assert all(one["left"] == ["adapter", "log.jsonl", "run.json"] for one in outcomes), outcomes
-    assert sum(one["killed"] for one in outcomes) > len(outcomes) // 2, outcomes
+    assert sum(one["killed"] for one in outcomes) >= len(outcomes) // 2, outcomes
 
 
 def test_a_killed_run_is_resumed_to_the_bit():

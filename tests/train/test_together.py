@@ -125,3 +125,16 @@ def test_what_is_split_is_put_together_again(in_one, flat):
         assert [tuple(part.shape) for part in parts] == [(2, 3, 7), (1, 5, 7)]
     assert torch.equal(layout.whole(parts, value, block), value)
     assert layout.spans() == ([(0, 6), (6, 11)] if in_one else [(0, 10), (10, 15)])
+
+
+def test_the_head_is_asked_once_for_all_jobs(tokenizer):  # noqa: F811
+    base = fresh(tokenizer)
+    jobs = [Job(ROWS, max_steps=2, **{**OPTIONS, "seed": seed}) for seed in (1, 2, 3)]
+    base.model.lm_head.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
+    asked: list[int] = []
+    base.train_many(jobs)
+    trial, joint = asked[0::2], asked[1::2]
+    assert len(joint) == 2
+    assert all(few <= 4 < many for few, many in zip(trial, joint, strict=True)), (
+        "what a pass is tried with, and the losses"
+    )
