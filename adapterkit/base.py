@@ -152,8 +152,8 @@ class Base(SharedModel):
         Args:
             data: What :meth:`train` takes.
             adapter: The adapter to score; the one in use by default.
-            **options: ``columns``, ``format``, ``max_new_tokens``, ``max_length``, ``batch_size``, and ``compare=False`` to
-                leave the base out.
+            **options: ``columns``, ``format``, and those of :class:`adapterkit.evaluation.EvaluateOptions`: ``metrics``,
+                ``max_new_tokens``, ``confidence``, ``compare=False`` to leave the base out, …
 
         Returns:
             A mapping of scores (``["accuracy"]``, ``["perplexity"]``, …), whose ``base`` holds the base's.
@@ -181,7 +181,7 @@ class Base(SharedModel):
         Args:
             data: What :meth:`train` takes.
             adapter: One that was trained on ``data``: how much of it does it repeat?
-            **options: ``eval_data``, ``columns``, ``format``, and those of :class:`adapterkit.audit.AuditOptions`.
+            **options: ``eval_data``, ``canaries``, ``columns``, ``format``, and those of :class:`adapterkit.audit.AuditOptions`.
         """
         from .audit import audit
 

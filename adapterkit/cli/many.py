@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path  # noqa: TC003 - read when the command is made
 from typing import Annotated, Any
@@ -62,6 +63,15 @@ def train_many(
         print(folder)
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """YAML as people write it: ``3e-3`` is a number, as in YAML 1.2 and in JSON; PyYAML's own would read a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def _read(path: Path) -> list[Job]:
     """The jobs of a file.
 
@@ -69,7 +79,7 @@ def _read(path: Path) -> list[Job]:
         ConfigError: There is no such file, or it is no list of jobs; all problems together.
     """
     try:
-        listed = yaml.safe_load(path.read_text(encoding="utf-8"))
+        listed = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a safe loader
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("JOBS does not fit", [f"{path}: cannot be read ({error})"]) from error
     except yaml.YAMLError as error:

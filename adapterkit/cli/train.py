@@ -12,6 +12,7 @@ from cyclopts.validators import Number
 
 from adapterkit.base import Base
 from adapterkit.config import option_names
+from adapterkit.report import in_short
 
 from .methods import command_for_method
 from .options import check_file
@@ -110,4 +111,6 @@ def _train(
         print(json.dumps({"adapter": str(folder), "digest": adapter.digest, **adapter.manifest.training}, indent=2))
     else:
         print(f"{adapter.parameters:,} parameters trained; digest {adapter.digest}", file=sys.stderr)
+        if report:
+            print(in_short(output), file=sys.stderr)
         print(folder)

@@ -95,4 +95,10 @@ def _header(cells: list[str], where: str) -> list[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{where}: the header names {', '.join(map(repr, twice))} more than once")
+    other = next((one for one in ";\t|" if len(names) == 1 and one in names[0]), None)
+    if other:
+        raise DataError(
+            f"{where}: one column, {names[0]!r}: its cells seem to be separated by {other!r}; separate them by commas, or by "
+            "tabs in a .tsv"
+        )
     return names

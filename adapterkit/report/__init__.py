@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from .comparing import RunComparison, compare_runs, summarise
 from .page import run_page
 from .reading import explain_no_run, read_run
+from .verdicts import measured_forgetting, result
 from .writing import write_page
 
 if TYPE_CHECKING:
     import os
 
-__all__ = ["RunComparison", "compare_runs", "explain_no_run", "read_run", "summarise", "write_report"]
+__all__ = ["RunComparison", "compare_runs", "explain_no_run", "in_short", "read_run", "summarise", "write_report"]
 
 REPORT = "report.html"
 
@@ -40,3 +41,15 @@ def write_report(
     """
     text = run_page(read_run(folder), price_per_hour)
     return write_page(Path(folder) / REPORT if path is None else Path(path), text)
+
+
+def in_short(folder: str | os.PathLike[str]) -> str:
+    """How the run in ``folder`` turned out, in a line or two: the gain, what was forgotten, and where the report is.
+
+    Raises:
+        RunError: The folder is no run's, or a file in it cannot be read.
+    """
+    run = read_run(folder)
+    forgotten = measured_forgetting(run)
+    rise = "" if forgotten is None else f" Perplexity of general text: {forgotten.rise:+.1%}."
+    return f"{result(run)}{rise}\nreport: {Path(folder) / REPORT}"

@@ -131,12 +131,14 @@ class Checkpoints:
         kept = load_file(folder / KEPT) if KEPT in state["files"] else None
         return Checkpoint(folder, state, load_file(folder / LAYERS), load_file(folder / OPTIMIZER), kept)
 
-    def begin(self) -> None:
-        """Make room for a run that begins.
+    def last_of(self, *, resume: bool) -> Checkpoint | None:
+        """The last one, for a run that is to be resumed; for another, there must be none.
 
         Raises:
             ConfigError: Checkpoints of a run that was cut off are there: whoever forgot ``resume=True`` would lose them.
         """
+        if resume:
+            return self.last()
         found = self._found()
         if found:
             problem = (
@@ -144,7 +146,7 @@ class Checkpoints:
                 f"resume=True, give another folder, or remove {str(self.folder)!r} to begin anew"
             )
             raise ConfigError("options of train do not fit", [problem])
-        self.clear()
+        return None
 
     def clear(self) -> None:
         """Remove all: the run has ended."""

@@ -24,6 +24,7 @@ from adapterkit.data.reports import say_what_was_lost
 from adapterkit.data.training import load_training_data
 from adapterkit.errors import ConfigError, TrainingError
 from adapterkit.evaluation.losses import mean_loss
+from adapterkit.evaluation.unseen import say_unseen
 from adapterkit.resident import build_layers, check_method, rehearse
 
 from . import sharding
@@ -51,10 +52,11 @@ if TYPE_CHECKING:
     from adapterkit.data.examples import Examples
     from adapterkit.data.training import TrainingData
 
+    from .checkpoints import Checkpoint
     from .journal import Bars
     from .processes import Processes
 
-__all__ = ["Around", "Prepared", "prepare", "summary", "versions"]
+__all__ = ["Around", "Prepared", "begin", "prepare", "summary", "versions"]
 
 
 @attrs.frozen(kw_only=True)
@@ -72,6 +74,7 @@ class Prepared:
         training: What changes from step to step.
         record: What is written of it.
         done: The adapter, where a run that is to be resumed had reached its end.
+        last: Where a run that is to be resumed had come to.
     """
 
     job: Job
@@ -84,6 +87,7 @@ class Prepared:
     training: Training
     record: RunRecord
     done: Adapter | None = None
+    last: Checkpoint | None = None
 
 
 @attrs.frozen(eq=False)
@@ -168,9 +172,7 @@ def prepare(base: Base, job: Job, output: Path | None, around: Around) -> Prepar
             output / "checkpoints", identity, run_options.save_total_limit, writes=training.processes.main
         )
     processes.check_same({**identity, "done": done is not None, "layers": layers})  # before anything is written
-    if training.checkpoints and done is None:
-        _begin(training, training.checkpoints, resume=asked.resume)
-    processes.check_same({"step": training.step})
+    last = training.checkpoints.last_of(resume=asked.resume) if training.checkpoints and done is None else None
     return Prepared(
         job=job,
         asked=asked,
@@ -182,6 +184,7 @@ def prepare(base: Base, job: Job, output: Path | None, around: Around) -> Prepar
         training=training,
         record=RunRecord(output if training.processes.main else None, fixed),
         done=done,
+        last=last,
     )
 
 
@@ -207,6 +210,9 @@ def _read(
         read[key] = load_training_data(data, renderer=renderer, registry=base.registry, seed=options.seed, **about_data)
         for name, report in read[key].reports.items():
             say_what_was_lost(report, name)
+        held_out = read[key].held_out
+        if held_out is not None:
+            say_unseen(read[key].rows.records, held_out.records)
     rows = read[key]
     if rows.held_out is None and (options.early_stopping_patience or options.load_best_model_at_end):
         reason = "early_stopping_patience and load_best_model_at_end: need held-out rows; give eval_data or eval_split"
@@ -342,19 +348,16 @@ def _counts(part: Encoded) -> dict[str, Any]:
     return {"digest": part.digest, **counts, "unusable_rows": len(part.report.unusable)}
 
 
-def _begin(training: Training, checkpoints: Checkpoints, *, resume: bool) -> None:
-    """Go on from the last checkpoint, or begin the run's files anew.
-
-    Raises:
-        ConfigError: A run that was cut off would be lost.
-    """
-    last = checkpoints.last() if resume else None
-    if last is not None:
-        last.restore(training)
-        return
-    checkpoints.begin()
-    if training.processes.main:
-        training.log.begin()
+def begin(one: Prepared) -> None:
+    """Go on from the last checkpoint, or begin the run's files anew; nothing was written before this."""
+    training = one.training
+    if one.last is not None:
+        one.last.restore(training)
+    elif training.checkpoints:
+        training.checkpoints.clear()
+        if training.processes.main:
+            training.log.begin()
+    training.processes.check_same({"step": training.step})
 
 
 def _fixed(base: Base, method: Method, objective: str, training: Training, rows: TrainingData) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from adapterkit.errors import ConfigError, JobsFailedError
+from adapterkit.errors import AdapterkitError, ConfigError, JobsFailedError
 from adapterkit.kernels import fused, has_kernels
 
 from .concluding import conclude, fail
@@ -19,7 +19,7 @@ from .interrupting import interruptible
 from .jobs import Job, name_jobs, settled
 from .journal import bars
 from .passes import Together, alone
-from .preparing import Around, prepare
+from .preparing import Around, begin, prepare
 from .processes import Processes
 from .record import begin_measuring
 
@@ -96,8 +96,13 @@ def running(
         stack.enter_context(processes.sharing())
         shown = stack.enter_context(bars(shown=processes.main))
         around = Around(shown, processes, stack)
-        ready = [prepare(base, job, folder, around) for job, folder in zip(settled(jobs), folders, strict=True)]
+        ready = []
+        for job, folder in zip(settled(jobs), folders, strict=True):
+            with _named(job, len(jobs)):
+                ready.append(prepare(base, job, folder, around))
         _check_agree(ready)
+        for one in still(ready):
+            begin(one)
         interrupted = stack.enter_context(interruptible())
         for those in by_base(ready):
             stack.enter_context(passing(those[0].base, those[0].training.options))
@@ -126,6 +131,17 @@ def passing(base: Base, options: TrainOptions) -> Iterator[None]:
         if options.gradient_checkpointing:
             stack.enter_context(recomputing(base.model, base.runtime))
         yield
+
+
+@contextlib.contextmanager
+def _named(job: Job, of: int) -> Iterator[None]:
+    """Within this block an error says which of several jobs it is of."""
+    try:
+        yield
+    except AdapterkitError as error:
+        if of > 1:
+            error.args = (f"job {job.name!r}: {error}", *error.args[1:])
+        raise
 
 
 def still(ready: Sequence[Prepared]) -> list[Prepared]:

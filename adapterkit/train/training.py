@@ -137,7 +137,7 @@ class Training:
             here = [one.grad is not None for one in self.module.parameters() if one.requires_grad]
             reached = self.processes.anywhere(here)
             self.unreached -= {name for name, found in zip(names, reached, strict=True) if found}
-        parameters = list(self.module.parameters())
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
         self.processes.sum_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.options.max_grad_norm)
         return loss, float(norm), interrupted

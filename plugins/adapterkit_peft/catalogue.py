@@ -10,6 +10,8 @@ import attrs
 __all__ = ["KINDS", "PROMPTS", "REFUSED", "Kind", "Prompt"]
 
 LINEAR = ("linear", "conv1d")
+TEN_TIMES_FULL = 2e-4
+"""Where nothing else is known, an adapter begins with ten times the learning rate that all weights are trained with."""
 
 
 @attrs.frozen(kw_only=True)
@@ -57,7 +59,7 @@ class Kind:
     fitted: Mapping[str, str] = attrs.field(factory=dict)
     shares: bool = False
     repeated: bool = False
-    defaults: Mapping[str, Any] = attrs.field(factory=dict)
+    defaults: Mapping[str, Any] = attrs.field(factory=lambda: {"learning_rate": TEN_TIMES_FULL})
 
 
 KINDS: dict[str, Kind] = {

@@ -112,7 +112,8 @@ def plain(text):
 def test_train_prints_the_adapters_folder_and_nothing_else(train, tmp_path):
     code, out, err = train("--rank", 2)
     assert (code, out) == (0, f"{tmp_path / 'out' / 'adapter'}\n")
-    assert re.fullmatch(r"[\d,]+ parameters trained; digest [0-9a-f]{64}\n", err), "no bars, no warnings"
+    said = r"[\d,]+ parameters trained; digest [0-9a-f]{64}\n.*Perplexity of general text: [+-][\d.]+%\.\nreport: .*report\.html\n"
+    assert re.fullmatch(said, err), "no bars, no warnings"
     assert Adapter.load(tmp_path / "out" / "adapter").config.rank == 2
 
 

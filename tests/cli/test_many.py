@@ -23,7 +23,7 @@ def data(tmp_path):
 def test_jobs_of_a_list_are_trained_together(data, tmp_path, capsys):
     jobs = data.parent / "jobs.yml"
     jobs.write_text(
-        "- {data: rows.jsonl, name: a, rank: 2, max_steps: 2}\n"
+        "- {data: rows.jsonl, name: a, rank: 2, max_steps: 2, learning_rate: 3e-3}\n"
         "- {data: {rows.jsonl: 0.5}, method: prompt_tuning, tokens: 3, max_steps: 1}\n",
         encoding="utf-8",
     )
@@ -45,6 +45,7 @@ def test_jobs_of_a_list_are_trained_together(data, tmp_path, capsys):
         ("- [", "neither YAML nor JSON"),
         ("- {data: nothing.jsonl}", "nothing.jsonl"),
         ("- {data: rows.jsonl, ranc: 2}", "did you mean 'rank'"),
+        ("- {data: rows.jsonl}\n- {data: rows.jsonl, name: b, rnk: 2}", "job 'b': options of train do not fit"),
         ("- !!python/object/apply:os.system ['true']", "neither YAML nor JSON"),
     ],
 )

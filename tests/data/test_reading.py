@@ -217,3 +217,11 @@ def test_json_lines_are_read_back_with_their_lines(rows):
 
 def test_the_test_of_proper_quoting_is_linear():
     assert not tables._PROPERLY_QUOTED.fullmatch('"' + 'a""' * 200_000 + "\n")
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_a_table_with_another_separator_is_not_taken_for_one_of_a_single_column(tmp_path, separator):
+    path = tmp_path / "rows.csv"
+    path.write_text(f"prompt{separator}completion\nwhere{separator}here\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"rows.csv:1: one column.*separated by"):
+        read_rows(path)

@@ -3,14 +3,17 @@
 import json
 import logging
 
+import attrs
 import pytest
 import torch
 from transformers import AutoTokenizer
 
-from adapterkit import Base, ConfigError, Registry, TrainingError, hookimpl
+from adapterkit import Base, ConfigError, Registry, TrainingError, TrainOptions, hookimpl
 from adapterkit.cli import main
+from adapterkit.discovery import find
 from adapterkit.testing import tiny_llama
 from adapterkit.train.rates import smoothed, suggested
+from adapterkit_peft.catalogue import REFUSED
 from tests.support import DATA, EXAMPLE_BASE, state_digest
 
 ROWS = [{"prompt": f"question number {n}", "completion": ("yes it is", "no")[n % 2]} for n in range(8)]
@@ -131,6 +134,15 @@ def test_the_command_prints_a_rate_and_with_json_the_curve(capsys, tmp_path):
     found = json.loads(capsys.readouterr().out)
     assert found["suggestion"] == float(plain.out)
     assert [row.keys() for row in found["curve"]] == [{"learning_rate", "loss"}] * len(found["curve"])
+
+
+def test_adapters_begin_with_ten_times_the_learning_rate_of_all_weights_or_more():
+    general = attrs.fields(TrainOptions).learning_rate.default
+    bundled = Registry([one for one in find() if one.distribution == "adapterkit"]).methods()
+    refused = {f"peft:{name.lower()}" for name in REFUSED}
+    rates = {one.name: one.defaults.get("learning_rate", general) for one in bundled if one.name not in refused}
+    assert len(rates) > 30
+    assert [name for name, rate in rates.items() if name != "full" and rate < 9.99 * rates["full"]] == []
 
 
 def test_the_command_takes_no_option_that_the_test_sets(capsys):

@@ -128,13 +128,17 @@ def test_what_is_split_is_put_together_again(in_one, flat):
 
 
 def test_the_head_is_asked_once_for_all_jobs(tokenizer):  # noqa: F811
-    base = fresh(tokenizer)
-    jobs = [Job(ROWS, max_steps=2, **{**OPTIONS, "seed": seed}) for seed in (1, 2, 3)]
-    base.model.lm_head.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
-    asked: list[int] = []
-    base.train_many(jobs)
-    trial, joint = asked[0::2], asked[1::2]
-    assert len(joint) == 2
-    assert all(few <= 4 < many for few, many in zip(trial, joint, strict=True)), (
-        "what a pass is tried with, and the losses"
-    )
+    def counted(method, **options):
+        base, sizes = fresh(tokenizer), []
+
+        def count(_, inputs):
+            if inputs[0].dim() == 2 and inputs[0].requires_grad:  # hidden states at trained tokens
+                sizes.append(len(inputs[0]))
+
+        base.model.lm_head.register_forward_pre_hook(count)
+        common = {"max_steps": 2, "batch_size": 8, "method": method, **options}
+        base.train_many([Job(ROWS, seed=seed, **common) for seed in (1, 2, 3)])
+        return len(sizes)
+
+    assert counted("lora") == 2
+    assert counted("lora", target_modules=["q_proj", "lm_head"]) == 6, "adapters at the head act on their own rows"
