@@ -9,7 +9,7 @@ from adapterkit.artifact.manifest import Manifest
 from adapterkit.config import to_dict
 from adapterkit.resident import flatten, load_state
 
-from .preparing import summary, versions
+from .identity import summary, versions
 from .record import peak_memory
 from .telling import tell, tell_again
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
-import platform
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 import torch
 
-from adapterkit.adapter import Adapter
 from adapterkit.artifact.replacing import check_replaceable
 from adapterkit.config import to_dict
 from adapterkit.contracts import Run
@@ -31,11 +27,12 @@ from . import sharding
 from .batches import choose_collate
 from .checkpoints import Checkpoints
 from .forward import AdapterInTraining
+from .identity import fixed, identity, made_before
 from .jobs import TRAIN_TAKES, Job, RunOptions, sort_options
 from .journal import Journal, find_loggers
 from .options import split_options
 from .randomness import RandomState
-from .record import RunRecord, device_name
+from .record import RunRecord
 from .schedule import Schedule
 from .training import Training, optimizer_for, scheduler_for
 
@@ -46,9 +43,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from adapterkit.adapter import Adapter
     from adapterkit.base import Base
     from adapterkit.contracts import Example, Method, TrainOptions
-    from adapterkit.data.dataset import Encoded
     from adapterkit.data.examples import Examples
     from adapterkit.data.training import TrainingData
 
@@ -56,7 +53,7 @@ if TYPE_CHECKING:
     from .journal import Bars
     from .processes import Processes
 
-__all__ = ["Around", "Prepared", "begin", "prepare", "summary", "versions"]
+__all__ = ["Around", "Prepared", "begin", "prepare"]
 
 
 @attrs.frozen(kw_only=True)
@@ -156,8 +153,8 @@ def prepare(base: Base, job: Job, output: Path | None, around: Around) -> Prepar
     factor = functools.partial(method.learning_rate_factor, config)
     training = _training(base, module, run, rows, general, random, factor, around)
     sharding.settle(training)
-    fixed = {
-        **_fixed(base, method, asked.objective, training, rows),
+    known = {
+        **fixed(base, method, asked.objective, training, rows),
         "learned": {
             "examples": rows.examples.digest,
             "of_each_source": list(rows.mixture.rows),
@@ -165,13 +162,13 @@ def prepare(base: Base, job: Job, output: Path | None, around: Around) -> Prepar
             "general_data": general.digest if general is not None else None,
         },
     }
-    identity, done = _identity(fixed), None
+    same, done = identity(known), None
     if output is not None:
-        done = _done(output, identity, base) if asked.resume else None
+        done = made_before(output, same, base) if asked.resume else None
         training.checkpoints = Checkpoints(
-            output / "checkpoints", identity, run_options.save_total_limit, writes=training.processes.main
+            output / "checkpoints", same, run_options.save_total_limit, writes=training.processes.main
         )
-    processes.check_same({**identity, "done": done is not None, "layers": layers})  # before anything is written
+    processes.check_same({**same, "done": done is not None, "layers": layers})  # before anything is written
     last = training.checkpoints.last_of(resume=asked.resume) if training.checkpoints and done is None else None
     return Prepared(
         job=job,
@@ -182,7 +179,7 @@ def prepare(base: Base, job: Job, output: Path | None, around: Around) -> Prepar
         layers=layers,
         rows=rows,
         training=training,
-        record=RunRecord(output if training.processes.main else None, fixed),
+        record=RunRecord(output if training.processes.main else None, known),
         done=done,
         last=last,
     )
@@ -311,15 +308,6 @@ def _training(
     )
 
 
-def _done(folder: Path, identity: Mapping[str, Any], base: Base) -> Adapter | None:
-    """The adapter of the same run, where it has ended in this folder."""
-    record = RunRecord.read(folder)
-    if not record or record.get("status") not in ENDED or _identity(record) != identity:
-        return None
-    adapter = Adapter.load(folder / "adapter", registry=base.registry)
-    return adapter if adapter.digest == record["adapter"] else None
-
-
 MOST_SHOWN = 60
 """How many characters of a row an error quotes."""
 
@@ -337,17 +325,6 @@ def _longest(rows: TrainingData, most: int = 64) -> list[Example]:
     return [*found, *(part[int(np.argmax(part.lengths))] for part in parts)]
 
 
-def summary(rows: TrainingData) -> dict[str, Any]:
-    """What the rows were, by the option that they came by: counts and a digest, or None."""
-    parts = {"data": rows.rows, "eval_data": rows.held_out, "replay": rows.replay}
-    return {name: None if part is None else _counts(part) for name, part in parts.items()}
-
-
-def _counts(part: Encoded) -> dict[str, Any]:
-    counts = attrs.asdict(part.report, filter=attrs.filters.exclude("unusable"))
-    return {"digest": part.digest, **counts, "unusable_rows": len(part.report.unusable)}
-
-
 def begin(one: Prepared) -> None:
     """Go on from the last checkpoint, or begin the run's files anew; nothing was written before this."""
     training = one.training
@@ -358,57 +335,3 @@ def begin(one: Prepared) -> None:
         if training.processes.main:
             training.log.begin()
     training.processes.check_same({"step": training.step})
-
-
-def _fixed(base: Base, method: Method, objective: str, training: Training, rows: TrainingData) -> dict[str, Any]:
-    """What the record of a run says before its first step."""
-    run = training.run
-    return {
-        "method": method.name,
-        "config": dict(run.config),
-        "objective": objective,
-        "options": to_dict(run.options),
-        "base": attrs.asdict(base.reference),
-        "plugin": base.registry.provider(method),
-        "quantize": base.quantized or None,
-        **summary(rows),
-        "steps": run.steps,
-        "versions": versions(),
-        "device": device_name(base.device),
-        "processes": training.processes.count,
-        "parameters": sum(one.numel() for one in training.module.parameters() if one.requires_grad),
-    }
-
-
-ENDED = ("finished", "stopped early")
-"""What a record says of a run that has made its adapter."""
-HOW_OFTEN = ("logging_steps", "save_steps", "save_total_limit", "report_to")
-"""Options that change nothing of what is learned: a run may be resumed with others."""
-
-
-def _identity(fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same for a checkpoint to be gone on from."""
-    names = (
-        "method",
-        "config",
-        "objective",
-        "quantize",
-        "data",
-        "eval_data",
-        "replay",
-        "learned",
-        "steps",
-        "processes",
-    )
-    options = {name: value for name, value in fixed["options"].items() if name not in HOW_OFTEN}
-    same = {**{name: fixed.get(name) for name in names}, "options": options, "base": fixed["base"]["fingerprint"]}
-    plain: dict[str, Any] = json.loads(json.dumps(same))
-    return plain
-
-
-def versions() -> dict[str, str]:
-    """The libraries that a run was made with."""
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("adapterkit", "torch", "transformers")},
-    }
