@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Layout", "choose_layout"]
 
-LINEAR = 6
-"""In a block of 12 h² weights and width h, attention over so many times h tokens takes as long as all linear layers."""
+LINEAR = 4
+"""Attention over so many times h tokens takes as long as the linear layers of a block of width h, 12 h² weights."""
+OVERHEAD = {"cpu": 1e8, "cuda": 3e11}
+"""What a block's part in another pass takes besides arithmetic, in what could be computed meanwhile: about a millisecond, at 1e11
+operations per second and core, or 3e14."""
+UNPACKING = 200
+"""The same for each weight that is stored in 4 or 8 bits, and computed anew in either direction."""
 
 
 @attrs.frozen(eq=False)
@@ -124,21 +129,36 @@ class Layout:
         return mask[None, None]
 
 
-def choose_layout(batches: Sequence[dict[str, Tensor]], hidden_size: int, *, may_be_in_one: bool) -> Layout:
-    """The cheaper of both layouts: filling up costs linear layers, and one long sequence costs attention.
+def choose_layout(
+    batches: Sequence[dict[str, Tensor]], hidden_size: int, *, may_be_in_one: bool, quantized: bool = False
+) -> Layout | None:
+    """The cheapest layout: filling up costs linear layers, one long sequence costs attention, and passes of their own cost each.
 
     Args:
         batches: Each job's.
         hidden_size: The base's.
         may_be_in_one: Whether all that acts does so token by token. The base must be one that can be packed, too: the jobs'
             own batches show that.
+        quantized: Whether the base's weights have to be unpacked in each pass.
+
+    Returns:
+        None where each job is better off with a pass of its own.
     """
     sizes = tuple((len(batch["input_ids"]), batch["input_ids"].shape[1]) for batch in batches)
-    below, behind = Layout(sizes, in_one=False), Layout(sizes, in_one=True)
-    if not may_be_in_one or not all("segment_mask" in batch for batch in batches):
-        return below
-    costs = [one.count * one.width * (LINEAR * hidden_size + one.width) for one in (behind, below)]
-    return behind if costs[0] < costs[1] else below
+    layouts = [Layout(sizes, in_one=False)]
+    if may_be_in_one and all("segment_mask" in batch for batch in batches):
+        layouts.append(Layout(sizes, in_one=True))
+    device = batches[0]["input_ids"].device.type
+    spared = OVERHEAD.get(device, OVERHEAD["cuda"]) * (torch.get_num_threads() if device == "cpu" else 1)
+    spared += UNPACKING * 12 * hidden_size**2 * quantized
+    apart = sum(_work(*size, hidden_size) for size in sizes) + (len(sizes) - 1) * spared
+    best = min(layouts, key=lambda one: _work(one.count, one.width, hidden_size))
+    return best if _work(best.count, best.width, hidden_size) < apart else None
+
+
+def _work(count: int, width: int, hidden_size: int) -> float:
+    """How many operations a block takes for so many sequences, forwards and backwards."""
+    return 12.0 * hidden_size * count * width * (LINEAR * hidden_size + width)
 
 
 def _positions(batch: dict[str, Tensor]) -> Tensor:

@@ -66,13 +66,16 @@ class Together:
     def _together(self, passes: Sequence[Pass]) -> list[float] | None:
         """The losses of one pass for all; None where each has to make its own.
 
-        That is so for a base whose head does not give its logits as they are; and where a loss is no number: it must not reach
-        the gradients of others.
+        That is so where a pass for all would take longer; for a base whose head does not give its logits as they are; and where
+        a loss is no number: it must not reach the gradients of others.
         """
         batches = [one.batch() for one in passes]
         actors = [Actor(one.training.module.plan, one.training.random) for one in passes]
+        in_one = all(map(self._is_token_by_token, actors))
+        layout = choose_layout(batches, self._hidden_size, may_be_in_one=in_one, quantized=bool(self.base.quantized))
+        if layout is None:
+            return None
         stood = [actor.random.states for actor in actors]
-        layout = choose_layout(batches, self._hidden_size, may_be_in_one=all(map(self._is_token_by_token, actors)))
         ids = _numbered_on([batch["input_ids"] for batch in batches], actors, self._known)
         first = passes[0].training.module
         with first.conditions(joint_plan(actors, layout, self._head)):

@@ -109,10 +109,18 @@ def test_jobs_are_laid_out_where_that_costs_least():
 
     uneven = [batch(1, 10, packed=True), batch(1, 90, packed=True)]
     assert choose_layout(uneven, 256, may_be_in_one=True).in_one
-    assert not choose_layout(uneven, 256, may_be_in_one=False).in_one
-    assert not choose_layout([uneven[0], batch(1, 90, packed=False)], 256, may_be_in_one=True).in_one
-    even = [batch(1, 2000, packed=True), batch(1, 2000, packed=True)]
-    assert not choose_layout(even, 256, may_be_in_one=True).in_one, "attention over 4,000 tokens"
+    even = [batch(1, 30, packed=True), batch(2, 30, packed=False)]
+    assert not choose_layout(even, 256, may_be_in_one=True).in_one, "one of them cannot be packed"
+    assert not choose_layout(even[:1] * 2, 256, may_be_in_one=False).in_one, "something looks at places in a sequence"
+    long = [batch(1, 2000, packed=True)] * 2
+    assert not choose_layout(long, 256, may_be_in_one=True).in_one, "attention over 4,000 tokens"
+    strange = [batch(1, 10, packed=False), batch(1, 500, packed=False)]
+    assert choose_layout(strange, 256, may_be_in_one=True) is None, "490 tokens of nothing"
+    few = [batch(1, 10, packed=False), batch(1, 50, packed=False)]
+    assert choose_layout(few, 2048, may_be_in_one=True) is None
+    assert choose_layout(few, 2048, may_be_in_one=True, quantized=True), (
+        "40 of nothing take less than unpacking once more"
+    )
 
 
 @pytest.mark.parametrize(("in_one", "flat"), list(itertools.product([True, False], [True, False])))
