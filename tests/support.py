@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import io
+import json
 import tokenize
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def make_adapter(base, *, method="lora", seed=0, scale=0.2, **options):
     stream = torch.Generator().manual_seed(seed)
     tensors = {name: torch.randn(tensor.shape, generator=stream) * scale for name, tensor in flatten(layers).items()}
     return Adapter(method, config, tensors, Manifest(base=base.reference, plugin="adapterkit test"))
+
+
+def losses_of(folder):
+    """The training losses that a run has logged."""
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [record["loss"] for record in records if "loss" in record]
 
 
 def state_digest(model):

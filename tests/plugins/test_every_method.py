@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adapterkit import Adapter, Base, Registry
-from tests.support import DATA, EXAMPLE_BASE, ROOT, state_digest
+from tests.support import DATA, EXAMPLE_BASE, ROOT, losses_of, state_digest
 
 COLUMNS = {"prompt": "text", "completion": "category"}
 METHODS = {
@@ -72,8 +72,8 @@ def ids():
 @pytest.mark.parametrize("method", METHODS)
 def test_training_lowers_the_loss_of_real_rows(trained, rows, method):
     base, adapters, folders = trained
-    log = [json.loads(line) for line in (folders[method] / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["loss"] < log[0]["loss"]
+    losses = losses_of(folders[method])
+    assert losses[-1] < losses[0]
     scores = base.evaluate(rows, adapter=adapters[method], columns=COLUMNS, max_new_tokens=1)
     assert scores["loss"] < scores.base["loss"]
 

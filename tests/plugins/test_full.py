@@ -1,7 +1,6 @@
 """Full fine-tuning: the weights' own gradients, on differences that leave the base as it is."""
 
 import copy
-import json
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from adapterkit import Adapter, Base, SelectionError, TargetError
 from adapterkit.resident import build_layers, plan_of_layers
 from adapterkit.testing import tiny_gpt2, tiny_llama
 from tests.sample_tokenizers import example_tokenizer
-from tests.support import EXAMPLE_BASE, FAMILIES, make_adapter, state_digest
+from tests.support import EXAMPLE_BASE, FAMILIES, losses_of, make_adapter, state_digest
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 ROWS = [{"prompt": f"say {n}", "completion": word} for n, word in enumerate(["one", "two", "three"] * 4)]
@@ -120,7 +119,7 @@ def test_training_lowers_the_loss_and_leaves_the_base_alone(tmp_path):
     before = state_digest(base.model)
     options = {"learning_rate": 1e-3, "max_steps": 8, "batch_size": 6, "logging_steps": 1, "warmup_ratio": 0.0}
     adapter = base.train(ROWS, method="full", output=tmp_path, **options)
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = losses_of(tmp_path)
     assert losses[-1] < losses[0] - 1
     assert state_digest(base.model) == before
     again = Base(EXAMPLE_BASE)

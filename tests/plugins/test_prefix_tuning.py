@@ -1,7 +1,5 @@
 """Prefix tuning: keys and values before the sequence, as PEFT has them, beside anything else in one batch."""
 
-import json
-
 import pytest
 import torch
 from peft import PeftModel, PrefixTuningConfig, get_peft_model
@@ -9,7 +7,7 @@ from peft import PeftModel, PrefixTuningConfig, get_peft_model
 from adapterkit import INPUT, ArtifactError, Base, ConfigError, Example, SelectionError
 from adapterkit.testing import tiny_llama
 from tests.sample_tokenizers import example_tokenizer
-from tests.support import EXAMPLE_BASE, FAMILIES, make_adapter, state_digest
+from tests.support import EXAMPLE_BASE, FAMILIES, losses_of, make_adapter, state_digest
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 ROWS = [{"prompt": f"say {n}", "completion": word} for n, word in enumerate(["one", "two", "three"] * 4)]
@@ -96,7 +94,7 @@ def test_training_lowers_the_loss_and_leaves_the_base_alone(tmp_path):
     adapter = base.train(
         ROWS, method="prefix_tuning", tokens=4, max_steps=8, batch_size=6, logging_steps=1, output=tmp_path
     )
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = losses_of(tmp_path)
     assert losses[-1] < losses[0] - 0.3
     assert state_digest(base.model) == before
     again = Base(EXAMPLE_BASE)

@@ -1,7 +1,5 @@
 """Soft prompts: positions before the sequence, as PEFT has them, beside anything else in one batch."""
 
-import json
-
 import attrs
 import pytest
 import torch
@@ -13,7 +11,7 @@ from adapterkit import INPUT, Adapter, ArtifactError, Base, ConfigError, DataErr
 from adapterkit.testing import tiny_llama
 from adapterkit.testing.models import SIZES
 from tests.sample_tokenizers import example_tokenizer
-from tests.support import EXAMPLE_BASE, FAMILIES, make_adapter, state_digest
+from tests.support import EXAMPLE_BASE, FAMILIES, losses_of, make_adapter, state_digest
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 ROWS = [{"prompt": f"say {n}", "completion": word} for n, word in enumerate(["one", "two", "three"] * 4)]
@@ -134,7 +132,7 @@ def test_training_lowers_the_loss_and_leaves_the_base_alone(tmp_path, method):
     before = state_digest(base.model)
     options = {"tokens": 4, "max_steps": 12, "batch_size": 6, "logging_steps": 1}
     adapter = base.train(ROWS, method=method, output=tmp_path, **options)
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = losses_of(tmp_path)
     assert losses[-1] < losses[0] - 0.3
     assert adapter.parameters == 4 * 256, "what is kept is the table alone"
     assert state_digest(base.model) == before
