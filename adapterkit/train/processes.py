@@ -36,8 +36,8 @@ OTHERS = {
 """What accelerate may have been asked for besides, which an adapter's run has nothing to gain from."""
 LONGEST_WAIT = dt.timedelta(days=1)
 """How long a process waits for another: the main one may be generating answers for its report."""
-GONE = "Connection closed by peer"
-"""What gloo says in a pass that another process should have taken part in."""
+GONE = "gloo/transport/"
+"""Where gloo's errors come from when the process at the other end of a connection has closed it, or was killed."""
 BUCKET = 2**26
 """How many numbers are added up at once: 256 MiB in float32, which is what the sum takes besides the gradients."""
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from adapterkit import Base, ConfigError
+from adapterkit import Base, ConfigError, TrainingError
 from adapterkit.cli.processes import COMMAND
+from adapterkit.train.processes import Processes
 from tests.support import EXAMPLE_BASE, ROOT
 from tests.train.test_training import OPTIONS, ROWS, fresh, tokenizer  # noqa: F401
 from tests.train.together import difference
@@ -155,6 +156,16 @@ def test_two_processes_learn_what_one_does_on_other_models_and_with_other_ways_t
     assert gone[1]["text"] == "out of memory, say"
     assert gone[0]["text"].startswith("a process that shares this run is gone")
     assert gone[0]["seconds"] < 60
+
+
+@pytest.mark.parametrize(
+    "said", ["Connection closed by peer [::1]:42", "Read error [::1]:42: Connection reset by peer"]
+)
+def test_whatever_a_closed_connection_is_called_it_means_a_process_that_is_gone(monkeypatch, said):
+    group = Processes(rank=0, count=2, lockstep=True)
+    monkeypatch.setattr(Processes, "meet", lambda *given, **options: (0.0, 0.0))
+    with pytest.raises(TrainingError, match=r"a process that shares this run is gone.*peer"), group.sharing():
+        raise RuntimeError(f"[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] {said}. This may be\nlonger")
 
 
 @pytest.mark.slow
