@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .adapter import Adapter
     from .base import Base
+    from .compose import Blend, Stack
     from .config import build_config
     from .contracts import (
         Conversation,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         Forward,
         Logger,
         Loss,
+        MergeStrategy,
         Message,
         Method,
         Metric,
@@ -66,6 +68,7 @@ _HOMES = {
     "BaseLoadError": "errors",
     "BaseMismatchError": "errors",
     "Bias": "effects",
+    "Blend": "compose",
     "BrokenPluginError": "errors",
     "build_config": "config",
     "compare_runs": "report",
@@ -86,6 +89,7 @@ _HOMES = {
     "Loss": "contracts",
     "LowRank": "effects",
     "match": "sites",
+    "MergeStrategy": "contracts",
     "Message": "contracts",
     "Method": "contracts",
     "Metric": "contracts",
@@ -106,6 +110,7 @@ _HOMES = {
     "shorten": "sites",
     "Sink": "contracts",
     "Site": "sites",
+    "Stack": "compose",
     "targeted": "sites",
     "TargetError": "errors",
     "Text": "contracts",
@@ -127,6 +132,7 @@ __all__ = [
     "BaseLoadError",
     "BaseMismatchError",
     "Bias",
+    "Blend",
     "BrokenPluginError",
     "ConfigError",
     "Conversation",
@@ -142,6 +148,7 @@ __all__ = [
     "Logger",
     "Loss",
     "LowRank",
+    "MergeStrategy",
     "Message",
     "Method",
     "Metric",
@@ -158,6 +165,7 @@ __all__ = [
     "SelectionError",
     "Sink",
     "Site",
+    "Stack",
     "TargetError",
     "Text",
     "Tokens",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .artifact.replacing import replacing
 from .effects import Bias, Dense, LowRank, Rows, Scale
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from .adapter import Adapter
     from .base import Base
+    from .compose import Acting
     from .effects import Effect, Effects
     from .sites import Site
 
 __all__ = ["bake", "baked"]
 
 
-def bake(base: Base, adapter: Adapter, folder: str | os.PathLike[str]) -> Path:
+def bake(base: Base, adapter: Acting, folder: str | os.PathLike[str]) -> Path:
     """See :meth:`adapterkit.Base.bake`."""
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -43,7 +43,7 @@ def bake(base: Base, adapter: Adapter, folder: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(target))
 
 
-def _effects(base: Base, adapter: Adapter) -> Effects:
+def _effects(base: Base, adapter: Any) -> Effects:
     """The adapter's effects, if they can be said as weights of this base.
 
     Raises:

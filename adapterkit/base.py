@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .adapter import Adapter
     from .audit import Audit
+    from .compose import Acting
     from .evaluation import Comparison, Evaluation
     from .generation import Prompt
     from .planning import Plan
@@ -160,7 +161,7 @@ class Base(SharedModel):
         """
         return evaluate(self, data, adapter=self.choice(adapter), **options)
 
-    def compare(self, data: Any, adapters: Mapping[str, Adapter | None], **options: Any) -> Comparison:
+    def compare(self, data: Any, adapters: Mapping[str, Acting | None], **options: Any) -> Comparison:
         """Score several adapters on the same rows, with what can be said of their differences.
 
         Args:
@@ -175,7 +176,7 @@ class Base(SharedModel):
 
         return compare(self, data, adapters, **options)
 
-    def audit(self, data: Any, *, adapter: Adapter | None = None, **options: Any) -> Audit:
+    def audit(self, data: Any, *, adapter: Acting | None = None, **options: Any) -> Audit:
         """Look through training data, and for what an adapter has memorised of it.
 
         Args:

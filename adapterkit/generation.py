@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from .adapter import Adapter
     from .base import Base
+    from .compose import Acting
 
 __all__ = ["GenerateOptions", "Prompt", "generate"]
 
@@ -123,7 +123,7 @@ def _is_turn(turn: Any) -> bool:
     return isinstance(turn, Message)
 
 
-def _for_each(adapter: Any, rows: int) -> list[Adapter | None]:
+def _for_each(adapter: Any, rows: int) -> list[Acting | None]:
     if isinstance(adapter, (list, tuple)):
         if len(adapter) != rows:
             raise SelectionError(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .adapter import Adapter
     from .base import Base
-    from .contracts import DataFormat, Example, Logger, Method, Metric, Objective, Run
+    from .contracts import DataFormat, Example, Logger, MergeStrategy, Method, Metric, Objective, Run
     from .effects import Effects
     from .sites import Site
 
@@ -36,6 +36,7 @@ PROVIDERS = (
     "adapterkit_formats",
     "adapterkit_metrics",
     "adapterkit_loggers",
+    "adapterkit_merge_strategies",
 )
 OPERATION_HOOKS = (
     "adapterkit_configure",
@@ -130,6 +131,20 @@ def adapterkit_loggers() -> Iterable[Logger]:  # type: ignore[empty-body]
         @hookimpl
         def adapterkit_loggers():
             yield Logger(name="prometheus", open=push_to_gateway, requires="prometheus_client")
+    """
+
+
+@hookspec
+def adapterkit_merge_strategies() -> Iterable[MergeStrategy]:  # type: ignore[empty-body]
+    """Merge strategies that the plugin adds: ways to make one update of several.
+
+    Called once, when a strategy is first looked for. Return or yield :class:`~adapterkit.MergeStrategy` records.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_merge_strategies():
+            yield MergeStrategy(name="median", merge=lambda deltas, weights: torch.stack(list(deltas)).median(0).values)
     """
 
 

@@ -19,7 +19,7 @@ import attrs
 import pluggy
 
 from . import hooks
-from .contracts import DataFormat, Logger, Method, Metric, Objective, TrainOptions
+from .contracts import DataFormat, Logger, MergeStrategy, Method, Metric, Objective, TrainOptions
 from .contracts.method import OPERATIONS
 from .cures import explain
 from .discovery import Found, find, import_file
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["PluginInfo", "Registry", "default_registry"]
 
 logger = logging.getLogger("adapterkit")
-RecordT = TypeVar("RecordT", Method, Objective, DataFormat, Metric, Logger)
+RecordT = TypeVar("RecordT", Method, Objective, DataFormat, Metric, Logger, MergeStrategy)
 
 KINDS: dict[type, str] = {
     Method: "adapterkit_methods",
@@ -39,8 +39,12 @@ KINDS: dict[type, str] = {
     DataFormat: "adapterkit_formats",
     Metric: "adapterkit_metrics",
     Logger: "adapterkit_loggers",
+    MergeStrategy: "adapterkit_merge_strategies",
 }
-NAMES: dict[type, str] = {kind: kind.__name__.lower() for kind in KINDS} | {DataFormat: "data format"}
+NAMES: dict[type, str] = {kind: kind.__name__.lower() for kind in KINDS} | {
+    DataFormat: "data format",
+    MergeStrategy: "merge strategy",
+}
 
 RESERVED = {
     *("base", "columns", "data", "eval_data", "format", "method", "objective", "output", "registry", "resume"),
@@ -267,6 +271,10 @@ class Registry:
         """The logger called ``name``; raises as :meth:`method` does."""
         return self._one(Logger, name)
 
+    def merge_strategy(self, name: str) -> MergeStrategy:
+        """The merge strategy called ``name``; raises as :meth:`method` does."""
+        return self._one(MergeStrategy, name)
+
     def methods(self) -> tuple[Method, ...]:
         """Every method, by name; loads all plugins."""
         return self._all(Method)
@@ -282,6 +290,10 @@ class Registry:
     def loggers(self) -> tuple[Logger, ...]:
         """Every logger, by name; loads all plugins."""
         return self._all(Logger)
+
+    def merge_strategies(self) -> tuple[MergeStrategy, ...]:
+        """Every merge strategy, by name; loads all plugins."""
+        return self._all(MergeStrategy)
 
     def provider(self, method: Method) -> str:
         """The distribution and version that provide ``method``, such as ``"adapterkit 0.1.0"``; the name of a plugin file."""

@@ -31,6 +31,7 @@ __all__ = [
     "Resident",
     "build_layers",
     "check_method",
+    "effects_of",
     "expected_tensors",
     "flatten",
     "load_layers",
@@ -156,6 +157,27 @@ def lower(registry: Registry, method: Method, layers: nn.ModuleDict) -> Effects 
     effects: Effects | None = registry.call("lower", method, layers=dict(layers.items()))
     if effects is not None:
         _check_effects(method, effects, layers)
+    return effects
+
+
+def effects_of(registry: Registry, adapter: Adapter, sites: Sequence[Site] | None = None) -> Effects:
+    """What an adapter does, as effects: of its tensors alone, or on the sites of its base where these are given.
+
+    Raises:
+        SelectionError: It cannot be said as effects, or not without the base.
+    """
+    method = registry.method(adapter.method)
+    if sites is None:
+        effects = method.effects(adapter.config, adapter.tensors)
+        if effects is None:
+            raise SelectionError(
+                f"what the {adapter.method} adapter {adapter.digest[:12]} does depends on the base's weights, or cannot be said "
+                "without them: give base=…"
+            )
+        return effects
+    effects = lower(registry, method, load_layers(registry, method, adapter, sites))
+    if effects is None:
+        raise SelectionError(f"method {adapter.method!r} acts through its own layers: it cannot be said as effects")
     return effects
 
 

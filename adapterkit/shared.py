@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar, overload
 
 import torch
 
 from .adapter import Adapter
 from .artifact.fit import check_base
 from .artifact.manifest import BaseReference
+from .compose import Acting, Blend
 from .data.batching import prepend
 from .data.padding import check_known, check_padding
 from .errors import BaseLoadError, SelectionError
@@ -23,21 +27,24 @@ from .once import once
 from .quantization import format_of
 from .registry import Registry, default_registry
 from .resident import Resident, make_resident
-from .runtime import Plan, Runtime, room, row_plan, take_over
+from .runtime import Plan, Runtime, compose, room, row_plan, take_over
 from .sites import Site, find_sites
 from .twins import Twins
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor
 
 
 __all__ = ["ACTIVE", "Active", "Selection", "SharedModel"]
 
-Selection: TypeAlias = Adapter | Sequence[Adapter | None] | None
-"""One adapter, or one for each row of a batch; None is the base alone."""
+Selection: TypeAlias = Acting | Sequence[Acting | None] | None
+"""An adapter, a Stack or a Blend, or one for each row of a batch; None is the base alone."""
+
+ActingT = TypeVar("ActingT", bound=Acting)
+MOST_COMPOSED = 64
+"""How many stacks and blends are kept ready; a serving app may ask for other weights with each request."""
 
 
 class Active:
@@ -77,7 +84,8 @@ class SharedModel:
         self.registry = registry or default_registry()
         self._residents: dict[str, Resident] = {}
         self._twins = Twins()
-        self._active: Adapter | None = None
+        self._composed: OrderedDict[str, tuple[Blend, Plan]] = OrderedDict()
+        self._active: Acting | None = None
         self._override: ContextVar[Selection | Active] = ContextVar("adapterkit_selection", default=ACTIVE)
         self._lock = threading.RLock()
 
@@ -170,6 +178,7 @@ class SharedModel:
         if "runtime" in self.__dict__:
             self.runtime.remove()
         self._residents.clear()
+        self._composed.clear()
         self._active = None
         for name in ("runtime", "sites", *made):
             self.__dict__.pop(name, None)
@@ -187,34 +196,53 @@ class SharedModel:
         """The adapters that are held in the base's memory, ready to be selected."""
         return tuple(resident.adapter for resident in self._residents.copy().values())
 
-    def load(self, adapter: Adapter | str | os.PathLike[str]) -> Adapter:
-        """Make an adapter, or the adapter in a folder, resident: checked against this base and ready to be selected.
+    @overload
+    def load(self, adapter: ActingT) -> ActingT: ...
+
+    @overload
+    def load(self, adapter: str | os.PathLike[str]) -> Acting: ...
+
+    def load(self, adapter: Acting | str | os.PathLike[str]) -> Acting:
+        """Make an adapter resident: checked against this base and ready to be selected.
+
+        Args:
+            adapter: An adapter, a :class:`~adapterkit.Stack` or a :class:`~adapterkit.Blend` of some, the folder of an adapter, or
+                the file of a blend, whose adapters are those that are resident here or lie where it says.
 
         Raises:
             ArtifactError: It is refused; the base and the adapters that it holds are as they were.
+            SelectionError: Adapters that cannot act at once.
         """
-        if not isinstance(adapter, Adapter):
-            adapter = Adapter.load(adapter, registry=self.registry)
-        self._resident(adapter)
+        if isinstance(adapter, (str, os.PathLike)):
+            is_blend = Path(adapter).is_file()
+            read = Blend.load(adapter, self.resident, registry=self.registry) if is_blend else None
+            adapter = read or Adapter.load(adapter, registry=self.registry)
+        self._plan_of(adapter)
         return adapter
 
-    def unload(self, adapter: Adapter) -> None:
-        """Give up an adapter's memory; if it is in use, the base alone is in use from now on.
+    def unload(self, adapter: Acting) -> None:
+        """Give up an adapter's memory; if it is in use, also as a part of a blend, the base alone is in use from now on.
+
+        The adapters of a stack or a blend stay resident.
 
         Raises:
             SelectionError: It is not resident.
         """
         with self._lock:
-            if adapter.digest not in self._residents:
+            held: Mapping[str, Any] = self._composed if isinstance(adapter, Blend) else self._residents
+            if adapter.digest not in held:
                 raise SelectionError(f"{adapter!r} is not resident on this base")
-            if self._active == adapter:
+            gone = {adapter} | {blend for blend, _ in self._composed.values() if adapter in blend.adapters}
+            active = self._active
+            if active is not None and (active in gone or (isinstance(active, Blend) and adapter in active.adapters)):
                 self.use(None)
-            del self._residents[adapter.digest]
+            for one in gone:
+                (self._composed if isinstance(one, Blend) else self._residents).pop(one.digest)
 
-    def use(self, adapter: Adapter | None) -> None:
-        """From now on, act with ``adapter``, or as the base alone."""
+    def use(self, adapter: Acting | None) -> None:
+        """From now on, act with ``adapter``, a stack or a blend of several, or as the base alone."""
         with self._lock:
-            self.runtime.active = self._resident(adapter).plan if adapter is not None else None
+            self.runtime.active = self._plan_of(adapter) if adapter is not None else None
             self._active = adapter
 
     @contextlib.contextmanager
@@ -230,14 +258,28 @@ class SharedModel:
 
     def _plan(self, adapter: Selection) -> Plan | None:
         """What the sites are to do for a selection."""
-        if adapter is None or isinstance(adapter, Adapter):
-            return self._resident(adapter).plan if adapter is not None else None
+        if adapter is None or isinstance(adapter, (Adapter, Blend)):
+            return self._plan_of(adapter) if adapter is not None else None
         if not isinstance(adapter, (list, tuple)) or not adapter:
             raise SelectionError(
-                f"an adapter is an Adapter, a list of them with one for each row, or None; not {adapter!r}"
+                f"an adapter is an Adapter, a Stack or a Blend, a list with one for each row, or None; not {adapter!r}"
             )
-        plans = [self._resident(one).plan if one is not None else None for one in adapter]
+        plans = [self._plan_of(one) if one is not None else None for one in adapter]
         return plans[0] if len(set(map(id, plans))) == 1 else row_plan(plans, self.device)
+
+    def _plan_of(self, adapter: Acting) -> Plan:
+        """What the sites do for one adapter, or for several at once."""
+        if not isinstance(adapter, Blend):
+            return self._resident(adapter).plan
+        with self._lock:
+            found = self._composed.get(adapter.digest)
+            if found is None:
+                parts = [(self._resident(one).plan, weight) for one, weight in adapter.parts]
+                found = self._composed[adapter.digest] = (adapter, compose(parts))
+            self._composed.move_to_end(adapter.digest)
+            if len(self._composed) > MOST_COMPOSED:
+                self._composed.popitem(last=False)
+            return found[1]
 
     def _resident(self, adapter: Adapter) -> Resident:
         if not isinstance(adapter, Adapter):

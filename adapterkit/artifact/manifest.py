@@ -45,6 +45,8 @@ class Manifest:
         training: The options, the data's digest and the outcome of the run; empty for an adapter from elsewhere.
         evaluation: Scores by name, the bare base's under ``"base"``.
         versions: The libraries that it was made with.
+        lineage: How it was made of other adapters or of two models: ``kind``, ``parents`` by digest, the options, what was lost;
+            empty for one that was trained.
     """
 
     base: BaseReference = attrs.field(factory=BaseReference)
@@ -52,6 +54,7 @@ class Manifest:
     training: dict[str, Any] = attrs.field(factory=dict)
     evaluation: dict[str, Any] = attrs.field(factory=dict)
     versions: dict[str, str] = attrs.field(factory=dict)
+    lineage: dict[str, Any] = attrs.field(factory=dict)
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

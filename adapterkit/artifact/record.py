@@ -56,7 +56,7 @@ class Record:
 
 @attrs.frozen(kw_only=True)
 class _Layout:
-    """The fields of the file; all are required, and there are no others."""
+    """The fields of the file; all but the last are required, and there are no others."""
 
     schema: int
     checksum: str
@@ -71,6 +71,7 @@ class _Layout:
     files: dict[str, dict[str, Any]]
     digests: dict[str, str]
     engines: dict[str, dict[str, str]]
+    lineage: dict[str, Any] = attrs.field(factory=dict)
 
 
 def to_values(record: Record) -> dict[str, Any]:
@@ -90,6 +91,7 @@ def to_values(record: Record) -> dict[str, Any]:
         "training": _plain(manifest.training),
         "evaluation": _plain(manifest.evaluation),
         "versions": dict(manifest.versions),
+        **({"lineage": _plain(manifest.lineage)} if manifest.lineage else {}),
         "files": {name: to_dict(file) for name, file in record.files.items()},
         "digests": {"config": json_digest(record.config), "tensors": record.tensors},
         "engines": record.engines,
@@ -127,6 +129,7 @@ def _record(layout: _Layout) -> Record:
         training=layout.training,
         evaluation=layout.evaluation,
         versions=layout.versions,
+        lineage=layout.lineage,
     )
     what = f"fields of {MANIFEST}"
     files = {name: from_dict(FileRecord, file, what=f"{what}: {name:.100}") for name, file in layout.files.items()}

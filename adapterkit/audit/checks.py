@@ -19,8 +19,8 @@ from .private import Sightings, personal_data, secrets
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from adapterkit.adapter import Adapter
     from adapterkit.base import Base
+    from adapterkit.compose import Acting
 
     from .canaries import Canary
     from .findings import Histogram, Label
@@ -93,7 +93,7 @@ def token_checks(base: Base, items: Items, options: AuditOptions, quoting: Quoti
 
 def memory_checks(
     base: Base,
-    adapter: Adapter,
+    adapter: Acting,
     items: Items,
     held_out: Items | None,
     canaries: Sequence[Canary],

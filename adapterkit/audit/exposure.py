@@ -18,8 +18,8 @@ from .likelihood import row_losses
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from adapterkit.adapter import Adapter
     from adapterkit.base import Base
+    from adapterkit.compose import Acting
 
     from .canaries import Canary
     from .options import AuditOptions
@@ -32,7 +32,7 @@ LUCK = 3
 """So many standard errors above chance are more than luck; one secret's exposure by chance deviates by as much as its mean."""
 
 
-def exposures(base: Base, adapter: Adapter, canaries: Sequence[Canary], options: AuditOptions) -> dict[str, Any]:
+def exposures(base: Base, adapter: Acting, canaries: Sequence[Canary], options: AuditOptions) -> dict[str, Any]:
     """The exposure of each canary: log2 of how many random secrets there are for each that is at least as likely.
 
     With N alternatives it is ``log2((N + 1) / rank)`` for the rank of the canary's loss among all N + 1 (Carlini et al. 2019, §4.3,

@@ -16,8 +16,8 @@ from adapterkit.forward import BaseForward
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from adapterkit.adapter import Adapter
     from adapterkit.base import Base
+    from adapterkit.compose import Acting
     from adapterkit.contracts import Example
 
 __all__ = ["row_losses"]
@@ -28,7 +28,7 @@ NOT_TRAINED = -100
 @torch.no_grad()
 def row_losses(
     base: Base,
-    adapter: Adapter | None,
+    adapter: Acting | None,
     examples: Sequence[Example],
     batch_size: int,
     more: Callable[[int], None] = lambda _: None,

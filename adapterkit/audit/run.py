@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-    from adapterkit.adapter import Adapter
     from adapterkit.base import Base
+    from adapterkit.compose import Acting
     from adapterkit.data.reports import Unusable
     from adapterkit.registry import Registry
 
@@ -37,7 +37,7 @@ def audit(
     data: Any,
     *,
     eval_data: Any = None,
-    adapter: Adapter | str | os.PathLike[str] | None = None,
+    adapter: Acting | str | os.PathLike[str] | None = None,
     canaries: Sequence[Canary] | str | os.PathLike[str] | None = None,
     columns: Mapping[str, str] | None = None,
     format: str | None = None,  # noqa: A002 - the word that users know

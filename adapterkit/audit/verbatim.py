@@ -19,8 +19,8 @@ from .labels import LONGEST_LABEL
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from adapterkit.adapter import Adapter
     from adapterkit.base import Base
+    from adapterkit.compose import Acting
 
     from .items import Item
     from .options import AuditOptions
@@ -48,7 +48,7 @@ class _Question:
 
 def verbatim(
     base: Base,
-    adapter: Adapter,
+    adapter: Acting,
     items: Sequence[Item],
     held_out: Sequence[Item] | None,
     options: AuditOptions,
@@ -154,7 +154,7 @@ def _parts(item: Item) -> tuple[Any, str]:
     return messages[:last], messages[last].content
 
 
-def _repeated(base: Base, adapter: Adapter | None, asked: Sequence[_Question], options: AuditOptions) -> list[bool]:
+def _repeated(base: Base, adapter: Acting | None, asked: Sequence[_Question], options: AuditOptions) -> list[bool]:
     with counting(f"asking the {'base' if adapter is None else 'adapter'}", len(asked)) as more:
         answers = base.generate(
             [one.prompt for one in asked],

@@ -26,8 +26,8 @@ from .options import check_file
 from .plugins import PluginFiles  # noqa: TC001 - cyclopts reads the annotation
 
 if TYPE_CHECKING:
-    from adapterkit.adapter import Adapter
     from adapterkit.base import Base
+    from adapterkit.compose import Acting
     from adapterkit.evaluation import Evaluation
 
 __all__ = ["BatchSize", "MaxLength", "MaxNewTokens", "Metrics", "Resamples", "Seed", "evaluate", "print_table", "shown"]
@@ -141,7 +141,7 @@ def print_table(rows: object) -> None:
 
 def _harness(
     shared: Base,
-    adapter: Adapter | None,
+    adapter: Acting | None,
     tasks: tuple[str, ...],
     folder: str | None,
     limit: int | None,
@@ -152,7 +152,7 @@ def _harness(
 ) -> None:
     from adapterkit.evaluation.harness import run_tasks
 
-    contenders: dict[str, Adapter | None] = {"adapter": adapter} if adapter is not None else {}
+    contenders: dict[str, Acting | None] = {"adapter": adapter} if adapter is not None else {}
     if compare or not contenders:
         contenders["base"] = None
     found = {

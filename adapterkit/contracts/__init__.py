@@ -2,6 +2,7 @@
 
 from .data import Conversation, DataFormat, Message, Preference, Record, Text
 from .logging import Logger, Sink
+from .merging import MergeStrategy
 from .method import Method, Traits
 from .objective import Encoder, Example, Forward, Loss, Metric, Objective
 from .training import Run, TrainOptions
@@ -14,6 +15,7 @@ __all__ = [
     "Forward",
     "Logger",
     "Loss",
+    "MergeStrategy",
     "Message",
     "Method",
     "Metric",

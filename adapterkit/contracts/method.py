@@ -108,6 +108,22 @@ class Method:
         """
         return None
 
+    # -- algebra without a base ---------------------------------------------------------------------------------------
+
+    def effects(self, config: Any, tensors: Mapping[str, Tensor]) -> Effects | None:  # noqa: ARG002
+        """What an adapter does, of its configuration and its tensors alone: what ``lower`` says of layers that hold them.
+
+        None when it depends on the base's weights, or cannot be said as effects.
+        """
+        return None
+
+    def express(self, effects: Effects) -> tuple[Any, Mapping[str, Tensor]] | None:  # noqa: ARG002
+        """The inverse of :meth:`effects`: resolved configuration and tensors of an adapter of this method that does exactly this.
+
+        None when this method has no such adapter.
+        """
+        return None
+
     # -- training -----------------------------------------------------------------------------------------------------
 
     def base_options(self, config: Any) -> Mapping[str, Any]:  # noqa: ARG002

@@ -22,8 +22,8 @@ from .significance import compare_scores
 if TYPE_CHECKING:
     import os
 
-    from adapterkit.adapter import Adapter
     from adapterkit.base import Base
+    from adapterkit.compose import Acting
 
     from .intervals import Interval
     from .samples import Sampled
@@ -125,7 +125,7 @@ class Comparison(Mapping[str, Evaluation]):
 def compare(
     base: Base,
     data: Any,
-    adapters: Mapping[str, Adapter | None],
+    adapters: Mapping[str, Acting | None],
     *,
     columns: Mapping[str, str] | None = None,
     format: str | None = None,  # noqa: A002 - the word that users know
@@ -138,7 +138,7 @@ def compare(
     return Comparison(evaluations=found, differences=tuple(_differences(found, chosen)))
 
 
-def _contenders(adapters: Any) -> dict[str, Adapter | None]:
+def _contenders(adapters: Any) -> dict[str, Acting | None]:
     """Adapters by name, the base before them where it is not among them.
 
     Raises:

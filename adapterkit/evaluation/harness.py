@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Sequence
 
-    from adapterkit.adapter import Adapter
     from adapterkit.base import Base
+    from adapterkit.compose import Acting
 
 __all__ = ["harness_model", "run_tasks"]
 
 
-def harness_model(base: Base, adapter: Adapter | None = None, *, batch_size: int = 64) -> Any:
+def harness_model(base: Base, adapter: Acting | None = None, *, batch_size: int = 64) -> Any:
     """What ``lm_eval.simple_evaluate(model=…)`` takes: this base, acting with ``adapter`` alone whatever is in use.
 
     Virtual tokens are put before each sequence, and what the harness counts is the same with them as without. The base's
@@ -45,7 +45,7 @@ def run_tasks(
     base: Base,
     tasks: Sequence[str],
     *,
-    adapter: Adapter | None = None,
+    adapter: Acting | None = None,
     folder: str | os.PathLike[str] | None = None,
     limit: int | None = None,
     batch_size: int = 64,
@@ -145,7 +145,7 @@ def _model_class() -> Any:
         raise ConfigError("lm-evaluation-harness is not there", [reason]) from error
 
     class HarnessModel(HFLM):  # type: ignore[misc]
-        def __init__(self, base: Base, adapter: Adapter | None, batch_size: int) -> None:
+        def __init__(self, base: Base, adapter: Acting | None, batch_size: int) -> None:
             self._base, self._adapter, self._ready = base, adapter, False
             tokenizer = copy.deepcopy(base.tokenizer)  # the harness sets its padding
             facts = _Facts(base.model)

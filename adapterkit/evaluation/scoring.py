@@ -12,6 +12,7 @@ import numpy as np
 from attrs.validators import and_, ge, gt, lt, optional
 
 from adapterkit.adapter import Adapter
+from adapterkit.compose import Acting, Blend
 from adapterkit.config import build_config
 from adapterkit.contracts import Text
 from adapterkit.data.batching import collate
@@ -129,14 +130,14 @@ def check_adapter(adapter: Any, what: str = "evaluate") -> None:
     Raises:
         SelectionError: It is neither an adapter nor None.
     """
-    if adapter is not None and not isinstance(adapter, Adapter):
-        raise SelectionError(f"{what} takes one adapter or None, not {adapter!r}")
+    if adapter is not None and not isinstance(adapter, (Adapter, Blend)):
+        raise SelectionError(f"{what} takes one adapter, a Stack, a Blend or None, not {adapter!r}")
 
 
 def prepare(
     base: Base,
     data: Any,
-    adapters: Iterable[Adapter | None],
+    adapters: Iterable[Acting | None],
     columns: Mapping[str, str] | None,
     format: str | None,  # noqa: A002 - the word that users know
     options: ScoreOptions,
@@ -169,13 +170,13 @@ def prepare(
     return Task(rows, fitting, unfit, new, metrics, options)
 
 
-def score_all(base: Base, task: Task, contenders: Mapping[str, Adapter | None]) -> dict[str, Evaluation]:
+def score_all(base: Base, task: Task, contenders: Mapping[str, Acting | None]) -> dict[str, Evaluation]:
     """Each adapter's losses, answers and scores, by name; with a progress bar on a terminal."""
     with progress(list(contenders), len(task.rows.examples) + len(task.asked)) as done:
         return {name: _score(base, task, one, functools.partial(done, name)) for name, one in contenders.items()}
 
 
-def _score(base: Base, task: Task, adapter: Adapter | None, done: Callable[[int], None]) -> Evaluation:
+def _score(base: Base, task: Task, adapter: Acting | None, done: Callable[[int], None]) -> Evaluation:
     options, rows = task.options, task.rows
     losses = _losses(base, task, adapter, done)
     tokens = [sum(label != -100 for label in one.labels[1:]) for one in rows.examples]
@@ -212,7 +213,7 @@ def _score(base: Base, task: Task, adapter: Adapter | None, done: Callable[[int]
     )
 
 
-def _losses(base: Base, task: Task, adapter: Adapter | None, done: Callable[[int], None]) -> list[float]:
+def _losses(base: Base, task: Task, adapter: Acting | None, done: Callable[[int], None]) -> list[float]:
     padded = functools.partial(collate, pad_id=pad_id(base.tokenizer), device=base.device)
     with base.using(adapter):
         (prefix,), (virtual,) = base.room(1)
@@ -239,7 +240,7 @@ def _intervals(scores: Mapping[str, Sampled], rows: int, options: ScoreOptions) 
     return {name: interval for name, interval in found.items() if interval is not None}
 
 
-def _virtual(base: Base, adapter: Adapter | None) -> int:
+def _virtual(base: Base, adapter: Acting | None) -> int:
     with base.using(adapter):
         (prefix,), (virtual,) = base.room(1)
     return len(prefix) + len(virtual)

@@ -1,6 +1,7 @@
 """How adapters act on a base: actions at sites, plans, and the hooks that ask the plan in force."""
 
 from .actions import Action, Plan, uniform_plan
+from .composing import compose
 from .effects import actions_for
 from .rows import RowPlan, room, row_plan
 from .runtime import Runtime, take_over
@@ -13,6 +14,7 @@ __all__ = [
     "RowPlan",
     "Runtime",
     "actions_for",
+    "compose",
     "prefix_count",
     "room",
     "row_plan",

@@ -1,0 +1,41 @@
+"""How several updates of one weight become one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["MergeStrategy"]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class MergeStrategy:
+    """A way to make one update of several.
+
+    ``merge`` is a typed function; the annotation of its first parameter says what it is given for each site:
+
+    * ``deltas: Sequence[Tensor]``: each adapter's whole change of the weight, ``(out_features, in_features)`` in float32, not
+      yet multiplied by its weight; it returns the merged change, of the same shape;
+    * ``updates: Sequence[LowRank]``: each adapter's change as factors; it returns a ``LowRank``. Adapters whose changes are
+      not of low rank cannot be merged so.
+
+    The second parameter is ``weights: Sequence[float]``, one for each. All others are the strategy's options, by keyword, with
+    annotations and defaults: they are the options of ``merge`` and of the command line. Three names are filled in where the
+    function has them: ``rank`` (what the caller asked for, or None), ``generator`` (a ``torch.Generator``, seeded from the
+    caller's ``seed`` and the site's name) and ``base`` (the base's own weight, or None where no base was given).
+
+    Attributes:
+        name: What users write in ``strategy=``.
+        merge: The function.
+        exact: Whether the result does what a Blend of the same weights does, where ``rank`` leaves room for it.
+        summary: One line for listings.
+    """
+
+    name: str
+    merge: Callable[..., Any]
+    exact: bool = False
+    summary: str = ""
