@@ -56,6 +56,8 @@ def compose(parts: Sequence[tuple[Plan, float]]) -> Plan:
     Raises:
         SelectionError: A part cannot act beside others, or not with its weight; says why.
     """
+    if len(parts) == 1 and parts[0][1] == 1.0:
+        return parts[0][0]
     sites = dict.fromkeys(site for plan, _ in parts for site in plan)
     here = {site: [(plan[site], weight) for plan, weight in parts if site in plan] for site in sites}
     made: dict[str, list[Action]] = {site: _composed(site, actions) for site, actions in here.items() if site != INPUT}
@@ -76,8 +78,6 @@ def _composed(site: str, parts: Sequence[Weighted]) -> list[Action]:
         return [_changed(parts)]
     additive = [(step, weight) for action, weight in parts if _is_additive(action) for step in _steps(action)]
     others = tuple((action, weight) for action, weight in parts if not _is_additive(action))
-    if len(parts) == 1 and parts[0][1] == 1.0:
-        return [parts[0][0]]
     # the others first: theirs are changes of the base's own output
     return [*([AddChanges(others)] if others else []), *_added(additive)]
 
