@@ -32,7 +32,7 @@ from .jobs import TRAIN_TAKES, Job, RunOptions, sort_options
 from .journal import Journal, find_loggers
 from .options import split_options
 from .randomness import RandomState
-from .record import RunRecord
+from .record import RunRecord, claimed
 from .schedule import Schedule
 from .training import Training, optimizer_for, scheduler_for
 
@@ -325,9 +325,15 @@ def _longest(rows: TrainingData, most: int = 64) -> list[Example]:
     return [*found, *(part[int(np.argmax(part.lengths))] for part in parts)]
 
 
-def begin(one: Prepared) -> None:
-    """Go on from the last checkpoint, or begin the run's files anew; nothing was written before this."""
+def begin(one: Prepared, undo: contextlib.ExitStack) -> None:
+    """Go on from the last checkpoint, or begin the run's files anew; nothing was written before this.
+
+    Raises:
+        TrainingError: Another process is training into the folder.
+    """
     training = one.training
+    if training.run.output is not None and training.processes.main:
+        undo.enter_context(claimed(training.run.output))
     if one.last is not None:
         one.last.restore(training)
     elif training.checkpoints:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from adapterkit.errors import TrainingError
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["RunRecord", "begin_measuring", "device_name", "peak_memory"]
+__all__ = ["RunRecord", "begin_measuring", "claimed", "device_name", "peak_memory"]
+
+logger = logging.getLogger("adapterkit")
 
 SCHEMA = 1
 
@@ -65,6 +71,34 @@ class RunRecord:
         except (OSError, ValueError):
             return None
         return values if isinstance(values, dict) else None
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep every other run out of a folder within this block, and until this process ends in whatever way.
+
+    Raises:
+        TrainingError: Another run has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.name == "nt":  # where a folder cannot be locked
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(
+                f"another run is writing into {str(folder)!r}: give this one a folder of its own"
+            ) from None
+        except OSError:  # a file system without locks
+            logger.warning("%r cannot be locked: see to it that no other run writes there", str(folder))
+        yield
+    finally:
+        os.close(handle)
 
 
 def _now() -> str:

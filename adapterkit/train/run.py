@@ -102,7 +102,7 @@ def running(
                 ready.append(prepare(base, job, folder, around))
         _check_agree(ready)
         for one in still(ready):
-            begin(one)
+            begin(one, stack)
         interrupted = stack.enter_context(interruptible())
         for those in by_base(ready):
             stack.enter_context(passing(those[0].base, those[0].training.options))

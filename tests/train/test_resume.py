@@ -13,6 +13,7 @@ import pytest
 
 from adapterkit import ConfigError, TrainingError
 from adapterkit.train import checkpoints
+from adapterkit.train.record import claimed
 from tests.support import ROOT
 from tests.train.test_training import OPTIONS, ROWS, fresh, log_of, tokenizer  # noqa: F401
 
@@ -373,3 +374,10 @@ def test_a_run_that_was_cut_off_is_not_lost_to_whoever_forgets_to_resume(tokeniz
     assert (tmp_path / "log.jsonl").read_bytes() == log
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
     fresh(tokenizer).train(ROWS, output=tmp_path, resume=True, **STEADY)
+
+
+def test_a_folder_that_another_run_writes_into_is_left_to_it(tmp_path, tokenizer):  # noqa: F811
+    with claimed(tmp_path), pytest.raises(TrainingError, match="another run is writing into"):
+        fresh(tokenizer).train(ROWS, output=tmp_path, **OPTIONS)
+    assert not list(tmp_path.iterdir()), "nothing was written"
+    assert fresh(tokenizer).train(ROWS, output=tmp_path, **OPTIONS)
