@@ -3,8 +3,11 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# Small models gain nothing from many threads, and threads that outnumber the free cores wait for each other.
+# Small models gain nothing from many threads, and threads that outnumber the free cores wait for each other: tests run in
+# WORKERS processes of one thread each, all else in one process of two.
 export OMP_NUM_THREADS ?= 2
+WORKERS ?= 2
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo test test-all bench check clean
@@ -13,10 +16,10 @@ demo: $(VENV)/.ready  ## train two adapters on real data, swap, mix, save and re
 	$(BIN)/python examples/quickstart.py
 
 test: $(VENV)/.ready  ## the whole test suite but for the slow part
-	$(BIN)/python -m pytest
+	$(TEST)
 
 test-all: $(VENV)/.ready  ## the slow tests too
-	$(BIN)/python -m pytest -m ""
+	$(TEST) -m ""
 
 bench: $(VENV)/.ready  ## every performance figure beside its peer's, from one run
 	$(BIN)/python benchmarks/run.py

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Conversation,
         DataFormat,
         Example,
+        Exporter,
         Forward,
         Logger,
         Loss,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         TrainOptions,
         Traits,
     )
-    from .effects import Bias, Dense, LowRank, PrefixKV, Rows, Scale, Tokens
+    from .effects import Bias, Dense, Effect, Effects, LowRank, PrefixKV, Rows, Scale, Tokens
     from .errors import (
         AdapterkitError,
         ArtifactError,
@@ -50,7 +51,10 @@ if TYPE_CHECKING:
         TrainingError,
         UnknownNameError,
     )
+    from .exporting import Export, export
+    from .extracting import extract
     from .hooks import hookimpl
+    from .merging import merge
     from .methods import LayerConfig, LayerMethod
     from .registry import Registry
     from .report import compare_runs, write_report
@@ -77,7 +81,13 @@ _HOMES = {
     "DataError": "errors",
     "DataFormat": "contracts",
     "Dense": "effects",
+    "Effect": "effects",
+    "Effects": "effects",
     "Example": "contracts",
+    "Export": "exporting",
+    "Exporter": "contracts",
+    "export": "exporting",
+    "extract": "extracting",
     "Forward": "contracts",
     "hookimpl": "hooks",
     "INPUT": "sites",
@@ -89,6 +99,7 @@ _HOMES = {
     "Loss": "contracts",
     "LowRank": "effects",
     "match": "sites",
+    "merge": "merging",
     "MergeStrategy": "contracts",
     "Message": "contracts",
     "Method": "contracts",
@@ -139,7 +150,11 @@ __all__ = [
     "DataError",
     "DataFormat",
     "Dense",
+    "Effect",
+    "Effects",
     "Example",
+    "Export",
+    "Exporter",
     "Forward",
     "Job",
     "JobsFailedError",
@@ -176,8 +191,11 @@ __all__ = [
     "__version__",
     "build_config",
     "compare_runs",
+    "export",
+    "extract",
     "hookimpl",
     "match",
+    "merge",
     "pattern_value",
     "rerun",
     "shorten",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .artifact.copies import BaseCopy
+    from .exporting import Exported
 
 __all__ = ["Adapter"]
 
@@ -72,6 +73,22 @@ class Adapter:
         return write_artifact(
             folder, method=method, config=self.config, tensors=self.tensors, manifest=self.manifest, digest=self.digest
         )
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        to: str = "portable",
+        *,
+        base: str | os.PathLike[str] | None = None,
+        registry: Registry | None = None,
+    ) -> Exported:
+        """Write it in the form that another program reads, such as ``"vllm"``, ``"gguf"`` or ``"mlx"``.
+
+        See :func:`adapterkit.export`, which takes a Stack or a Blend too.
+        """
+        from . import exporting  # it stands above: it merges stacks and blends
+
+        return exporting.export(self, folder, to, base=base, registry=registry)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, registry: Registry | None = None) -> Adapter:

@@ -14,10 +14,11 @@ from .train.run import train, train_many
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from .adapter import Adapter
     from .audit import Audit
+    from .baking import Baked
+    from .blending import LearnedBlend
     from .compose import Acting
     from .evaluation import Comparison, Evaluation
     from .generation import Prompt
@@ -176,6 +177,26 @@ class Base(SharedModel):
 
         return compare(self, data, adapters, **options)
 
+    def learn_blend(self, adapters: Sequence[Acting] | Mapping[str, Acting], data: Any, **options: Any) -> LearnedBlend:
+        """Find weights for adapters on a few examples; neither they nor the base are changed.
+
+        Args:
+            adapters: What is to be blended, perhaps by names of your choice.
+            data: Rows of what the blend is for, as :meth:`train` takes them; some of them are held out, to see what the weights
+                are worth.
+            **options: ``eval_data``, ``eval_split`` (0.2 without either), ``columns``, ``format``, and those of
+                :class:`adapterkit.blending.BlendOptions`: ``how="gradient_free"``, ``steps``, ``l1``, …
+
+        Returns:
+            The blend, and its loss on the held-out rows beside those of each adapter, of the uniform blend and of the base.
+
+        Raises:
+            SelectionError: The adapters cannot act at once, or one of them is a soft prompt, which has no weight.
+        """
+        from .blending import learn_blend
+
+        return learn_blend(self, adapters, data, **options)
+
     def audit(self, data: Any, *, adapter: Acting | None = None, **options: Any) -> Audit:
         """Look through training data, and for what an adapter has memorised of it.
 
@@ -199,18 +220,35 @@ class Base(SharedModel):
 
         return plan(self, method=method, **options)
 
-    def bake(self, adapter: Adapter, folder: str | os.PathLike[str]) -> Path:
+    def bake(
+        self,
+        adapter: Acting,
+        folder: str | os.PathLike[str],
+        *,
+        max_shard_size: int | str = "5GB",
+        min_survived: float = 0.5,
+    ) -> Baked:
         """Write this base with ``adapter`` added to its weights: a transformers folder of its own, tokenizer and all.
 
-        The sums are computed in float32 and cast once to the base's dtype.
+        The sums are computed in float32 and cast once, to what each weight is stored in, or to the base's ``dtype`` where one was
+        asked for. A base that is a folder or a Hub id is not loaded for it: it is read and written one layer at a time, from the
+        weights as they are stored, whatever this base is quantized in.
+
+        Args:
+            adapter: An adapter, a stack or a blend.
+            folder: A new folder.
+            max_shard_size: The size of a file of weights, in bytes or as in ``"5GB"``.
+            min_survived: How much of the update must have survived the cast, from 0 to 1; see
+                :class:`adapterkit.baking.BakedLayer`.
 
         Returns:
-            The folder.
+            The folder, with what has become of each layer.
 
         Raises:
-            SelectionError: The folder is not empty, the base is quantized, or the adapter is more than changes of weights.
+            ArtifactError: An adapter does not fit this base, or the disk is full; nothing is left of the new folder.
+            SelectionError: The folder is not empty, an adapter is more than changes of weights, or too little of it survives.
         """
-        return bake(self, adapter, folder)
+        return bake(self, adapter, folder, max_shard_size=max_shard_size, min_survived=min_survived)
 
     # -- answers ------------------------------------------------------------------------------------------------------
 

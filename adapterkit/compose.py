@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
+import numbers
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 
 from .adapter import Adapter
+from .artifact.files import read_bytes
+from .artifact.layout import MOST_JSON_BYTES
 from .artifact.manifest import json_digest
+from .artifact.strict_json import parse_object
 from .config import canonical_json
 from .errors import ArtifactError, SelectionError
 
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
 
     from .registry import Registry
 
-__all__ = ["Acting", "Blend", "Stack", "parse"]
+__all__ = ["Acting", "Blend", "Stack", "named_parts", "parse"]
 
 SCHEMA = 1
 MOST_PARTS = 1000
@@ -80,11 +85,12 @@ class Blend:
             The file.
         """
         target = Path(file)
-        known = {adapter.digest: Path(folder) for adapter, folder in (folders or {}).items()}
+        here = os.path.realpath(target.parent)
+        known = {adapter.digest: os.path.realpath(folder) for adapter, folder in (folders or {}).items()}
         parts: list[dict[str, Any]] = []
         for adapter, weight in self.parts:
             place = known.get(adapter.digest)
-            where = {} if place is None else {"folder": Path(os.path.relpath(place, target.parent)).as_posix()}
+            where = {} if place is None else {"folder": Path(os.path.relpath(place, here)).as_posix()}
             parts.append({"digest": adapter.digest, "weight": weight, **where})
         text = canonical_json({"schema": SCHEMA, "digest": self.digest, "parts": parts})
         staging = target.with_name(f".{target.name}.{os.getpid()}")
@@ -93,7 +99,8 @@ class Blend:
             staging.write_text(json.dumps(json.loads(text), indent=2) + "\n", encoding="utf-8")
             staging.replace(target)
         except OSError as error:
-            staging.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                staging.unlink()
             raise ArtifactError(f"{str(target)!r} cannot be written: {error}") from error
         return target
 
@@ -106,10 +113,12 @@ class Blend:
         Raises:
             ArtifactError: The file is none, an adapter is not found, or a folder holds another than the one that was meant.
         """
-        path = Path(file)
+        path = Path(os.path.realpath(file))
         parts = _read(path)
         known = {adapter.digest: adapter for adapter in adapters}
         found = [(known.get(one["digest"]) or _fetch(path, one, registry), one["weight"]) for one in parts]
+        if len({one for one, _ in found}) < len(found):
+            raise ArtifactError(f"{str(path)!r} names an adapter twice")
         return Blend(dict(found))
 
     def __eq__(self, other: object) -> bool:
@@ -152,15 +161,17 @@ def parse(text: str, find: Callable[[str], Acting]) -> Acting:
     Raises:
         SelectionError: A name or a weight is missing, or no number; and what ``find`` raises.
     """
-    parts: list[tuple[Acting, float]] = []
-    pieces = [_weighted(piece.strip(), text) for piece in text.split("+")]
-    if len(pieces) == 1 and "*" not in text:
-        return find(text.strip())
-    for name, weight in pieces:
-        parts.append((find(name), weight))
+    if not set(text) & set("+*"):
+        return find(_weighted(text, text)[0])
+    parts = [(find(name), weight) for name, weight in named_parts(text)]
     if len({one for one, _ in parts}) < len(parts):
         raise SelectionError(f"{text!r} names an adapter twice; give it one weight")
     return Stack(*(one for one, _ in parts)) if all(weight == 1.0 for _, weight in parts) else Blend(dict(parts))
+
+
+def named_parts(text: str) -> list[tuple[str, float]]:
+    """The names and the weights in such a text, in order; raises as :func:`parse` does."""
+    return [_weighted(piece, text) for piece in text.split("+")]
 
 
 def _weighted(piece: str, text: str) -> tuple[str, float]:
@@ -178,7 +189,7 @@ def _flat(given: Iterable[tuple[Any, Any]]) -> tuple[tuple[Adapter, float], ...]
     """Adapters and weights, with what is itself a blend taken apart."""
     parts: dict[Adapter, float] = {}
     for acting, weight in given:
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+        if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not math.isfinite(weight):
             raise SelectionError(f"a weight must be a finite number, not {weight!r}")
         if not isinstance(acting, (Adapter, Blend)):
             raise SelectionError(f"a part of a blend is an Adapter, a Stack or a Blend, not {acting!r}")
@@ -187,6 +198,8 @@ def _flat(given: Iterable[tuple[Any, Any]]) -> tuple[tuple[Adapter, float], ...]
             if adapter in parts:
                 raise SelectionError(f"{adapter!r} is in the blend twice; give it one weight")
             parts[adapter] = float(weight) * own
+            if not math.isfinite(parts[adapter]):
+                raise SelectionError(f"the weights {weight:g} and {own:g} of {adapter!r} have no finite product")
     if not 1 <= len(parts) <= MOST_PARTS:
         raise SelectionError(f"a blend has 1 to {MOST_PARTS} adapters, not {len(parts)}")
     return tuple(parts.items())
@@ -198,23 +211,36 @@ def _read(path: Path) -> list[dict[str, Any]]:
     Raises:
         ArtifactError: It is no such file.
     """
+    what = repr(str(path))
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        parts: list[dict[str, Any]] = values["parts"]
-        said = [[one["digest"], one["weight"]] for one in parts]
-        schema, digest = values["schema"], values["digest"]
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise ArtifactError(f"{str(path)!r} is not what Blend.save writes: {error}") from None
+        data = read_bytes(path.parent, path.name, MOST_JSON_BYTES)
+    except (ArtifactError, OSError) as error:
+        raise ArtifactError(f"{what} cannot be read: {error}") from None
+    values = parse_object(data, what)
+    schema, parts = values.get("schema"), values.get("parts")
     if schema != SCHEMA:
-        raise ArtifactError(f"{str(path)!r} has schema {schema!r:.50}; {SCHEMA} is known here: update adapterkit")
-    if digest != json_digest(said):
-        raise ArtifactError(f"{str(path)!r} was changed after it was written: its digest does not fit")
+        raise ArtifactError(
+            f"{what} is not what Blend.save writes: its schema is {schema!r:.50}, and {SCHEMA} is known here"
+        )
+    if not isinstance(parts, list) or not all(_is_part(one) for one in parts):
+        raise ArtifactError(f"{what} is not what Blend.save writes: parts is no list of digests and weights")
+    if values.get("digest") != json_digest([[one["digest"], one["weight"]] for one in parts]):
+        raise ArtifactError(f"{what} was changed after it was written: its digest does not fit")
     return parts
+
+
+def _is_part(one: Any) -> bool:
+    return (
+        isinstance(one, dict)
+        and isinstance(one.get("digest"), str)
+        and isinstance(one.get("weight"), float)
+        and isinstance(one.get("folder", ""), str)
+    )
 
 
 def _fetch(path: Path, part: Mapping[str, Any], registry: Registry | None) -> Adapter:
     digest, folder = part["digest"], part.get("folder")
-    if not isinstance(folder, str) or not folder:
+    if not folder:
         raise ArtifactError(
             f"{str(path)!r} needs the adapter {digest[:12]}, and says nothing of where it is: pass it in"
         )

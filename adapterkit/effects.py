@@ -26,11 +26,13 @@ class LowRank:
         down: ``(rank, in_features)``.
         up: ``(out_features, rank)``.
         scale: Such as alpha / rank.
+        embedding: Whether the site is an embedding: methods store what acts there otherwise. The core says it of what is lowered.
     """
 
     down: Tensor
     up: Tensor
     scale: float
+    embedding: bool = False
 
     @property
     def rank(self) -> int:
@@ -50,10 +52,12 @@ class Dense:
         delta: ``(out_features, in_features)`` for the weight of a linear layer or an embedding; otherwise of the
             parameter's own shape.
         parameter: Its name in the site's module.
+        embedding: Whether the site is an embedding, as of a :class:`LowRank`.
     """
 
     delta: Tensor
     parameter: str = "weight"
+    embedding: bool = False
 
 
 @attrs.frozen(eq=False)

@@ -11,7 +11,7 @@ from torch import nn
 from .config import canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable
 
     from torch import Tensor
 
@@ -22,18 +22,23 @@ SAMPLES = 256
 QUANTIZED = "quantized"
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint(model: nn.Module, read: Callable[[str], Tensor] | None = None) -> str:
     """Two sha256 digests with a dot between: of what quantization leaves alone, and of all other weights.
 
     Each is over names, shapes and evenly spread numbers, rounded to bfloat16 first, so that a base loaded in float32 and in
     bfloat16 is the same base. In a quantized base the second digest is the word ``quantized``.
+
+    Args:
+        model: The base.
+        read: Gives a parameter of a name, where the model itself is on the meta device and has none.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     tensors = dict(model.named_parameters())
     kept = {name: tensor for name, tensor in tensors.items() if tensor.dim() == 1 or id(tensor) in embeddings}
     rest = {name: tensor for name, tensor in tensors.items() if name not in kept}
     quantized = any(not tensor.is_floating_point() for tensor in rest.values())
-    return f"{_digest(kept)}.{QUANTIZED if quantized else _digest(rest)}"
+    read = read or tensors.__getitem__
+    return f"{_digest(kept, read)}.{QUANTIZED if quantized else _digest(rest, read)}"
 
 
 def same_base(one: str, other: str) -> bool:
@@ -43,11 +48,12 @@ def same_base(one: str, other: str) -> bool:
     return kept == other_kept and (rest == other_rest or QUANTIZED in (rest, other_rest))
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def _digest(names: Iterable[str], read: Callable[[str], Tensor]) -> str:
     total = hashlib.sha256()
-    for name in sorted(tensors):
-        total.update(canonical_json([name, list(tensors[name].shape)]).encode())
-        total.update(_sample(tensors[name]))
+    for name in sorted(names):
+        tensor = read(name)
+        total.update(canonical_json([name, list(tensor.shape)]).encode())
+        total.update(_sample(tensor))
     return total.hexdigest()
 
 

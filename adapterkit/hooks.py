@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .adapter import Adapter
     from .base import Base
-    from .contracts import DataFormat, Example, Logger, MergeStrategy, Method, Metric, Objective, Run
+    from .contracts import DataFormat, Example, Exporter, Logger, MergeStrategy, Method, Metric, Objective, Run
     from .effects import Effects
     from .sites import Site
 
@@ -37,6 +37,7 @@ PROVIDERS = (
     "adapterkit_metrics",
     "adapterkit_loggers",
     "adapterkit_merge_strategies",
+    "adapterkit_exporters",
 )
 OPERATION_HOOKS = (
     "adapterkit_configure",
@@ -145,6 +146,20 @@ def adapterkit_merge_strategies() -> Iterable[MergeStrategy]:  # type: ignore[em
         @hookimpl
         def adapterkit_merge_strategies():
             yield MergeStrategy(name="median", merge=lambda deltas, weights: torch.stack(list(deltas)).median(0).values)
+    """
+
+
+@hookspec
+def adapterkit_exporters() -> Iterable[Exporter]:  # type: ignore[empty-body]
+    """Exporters that the plugin adds: forms in which other programs read adapters.
+
+    Called once, when an exporter is first looked for. Return or yield :class:`~adapterkit.Exporter` records.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_exporters():
+            yield Exporter(name="openvino", export=write_openvino, requires="openvino")
     """
 
 

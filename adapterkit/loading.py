@@ -24,9 +24,11 @@ __all__ = [
     "DTYPES",
     "LoadedBase",
     "Source",
+    "check_location",
     "default_device",
     "format_in_files",
     "load_base",
+    "progress_on_a_terminal",
     "set_own_device",
 ]
 
@@ -116,14 +118,14 @@ def _load_files(source: Source) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     location = str(source.location)
-    _check_location(location)
+    check_location(location)
     if source.quantize is not None:
         check_format(source.quantize)
     device = _device(source.device)
     dtype = _dtype(source.dtype, device)
     revision = source.revision or "main"
     try:
-        with _progress_on_a_terminal(), _whole():
+        with progress_on_a_terminal(), _whole():
             # never the adapter that a folder may hold beside its model: adapters come in through the trusted loader alone
             model, report = AutoModelForCausalLM.from_pretrained(
                 location,
@@ -176,7 +178,7 @@ def format_in_files(source: Source) -> str:
 
 
 @contextlib.contextmanager
-def _progress_on_a_terminal() -> Iterator[None]:
+def progress_on_a_terminal() -> Iterator[None]:
     """Within this block, transformers draws its progress bars on a terminal only."""
     from transformers.utils import logging
 
@@ -214,7 +216,12 @@ def _check_complete(location: str, missing: Iterable[str]) -> None:
         )
 
 
-def _check_location(location: str) -> None:
+def check_location(location: str) -> None:
+    """Refuse what is meant as a folder and holds no model.
+
+    Raises:
+        BaseLoadError: Says what is there instead.
+    """
     path = Path(location)
     if (path / "adapter_config.json").is_file():
         raise BaseLoadError(

@@ -19,7 +19,7 @@ import attrs
 import pluggy
 
 from . import hooks
-from .contracts import DataFormat, Logger, MergeStrategy, Method, Metric, Objective, TrainOptions
+from .contracts import DataFormat, Exporter, Logger, MergeStrategy, Method, Metric, Objective, TrainOptions
 from .contracts.method import OPERATIONS
 from .cures import explain
 from .discovery import Found, find, import_file
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["PluginInfo", "Registry", "default_registry"]
 
 logger = logging.getLogger("adapterkit")
-RecordT = TypeVar("RecordT", Method, Objective, DataFormat, Metric, Logger, MergeStrategy)
+RecordT = TypeVar("RecordT", Method, Objective, DataFormat, Metric, Logger, MergeStrategy, Exporter)
 
 KINDS: dict[type, str] = {
     Method: "adapterkit_methods",
@@ -40,6 +40,7 @@ KINDS: dict[type, str] = {
     Metric: "adapterkit_metrics",
     Logger: "adapterkit_loggers",
     MergeStrategy: "adapterkit_merge_strategies",
+    Exporter: "adapterkit_exporters",
 }
 NAMES: dict[type, str] = {kind: kind.__name__.lower() for kind in KINDS} | {
     DataFormat: "data format",
@@ -275,6 +276,10 @@ class Registry:
         """The merge strategy called ``name``; raises as :meth:`method` does."""
         return self._one(MergeStrategy, name)
 
+    def exporter(self, name: str) -> Exporter:
+        """The exporter called ``name``; raises as :meth:`method` does."""
+        return self._one(Exporter, name)
+
     def methods(self) -> tuple[Method, ...]:
         """Every method, by name; loads all plugins."""
         return self._all(Method)
@@ -294,6 +299,10 @@ class Registry:
     def merge_strategies(self) -> tuple[MergeStrategy, ...]:
         """Every merge strategy, by name; loads all plugins."""
         return self._all(MergeStrategy)
+
+    def exporters(self) -> tuple[Exporter, ...]:
+        """Every exporter, by name; loads all plugins."""
+        return self._all(Exporter)
 
     def provider(self, method: Method) -> str:
         """The distribution and version that provide ``method``, such as ``"adapterkit 0.1.0"``; the name of a plugin file."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from .artifact.copies import check_copies
 from .artifact.fit import check_tensors
+from .effects import Dense, LowRank
 from .errors import ArtifactError, ConfigError, PluginError, SelectionError, TargetError
 from .runtime import InputAction, actions_for, uniform_plan
 from .runtime.actions import LayerAction
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from .adapter import Adapter
     from .contracts import Method
-    from .effects import Effects
+    from .effects import Effect, Effects
     from .registry import Registry
     from .runtime import Action, Plan
     from .sites import Site
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Resident",
     "build_layers",
+    "check_adapter",
     "check_method",
     "effects_of",
     "expected_tensors",
@@ -102,9 +104,7 @@ def make_resident(registry: Registry, adapter: Adapter, sites: Sequence[Site], m
         SelectionError: Its method does not act on such a base.
     """
     method = registry.method(adapter.method)
-    check_method(method, sites)
-    check_copies(adapter.copies, dict(model.named_parameters(remove_duplicate=False)))
-    check_tensors(adapter.tensors, _expected(registry, method, adapter.config, sites))
+    check_adapter(registry, adapter, sites, dict(model.named_parameters(remove_duplicate=False)))
     layers = load_layers(registry, method, adapter, sites)
     places = {site.name: _place(site, model) for site in sites if site.name in layers}
     for site, layer in layers.items():
@@ -117,6 +117,25 @@ def make_resident(registry: Registry, adapter: Adapter, sites: Sequence[Site], m
     by_name = {site.name: site for site in sites}
     actions = {name: actions_for(by_name[name], here, *places[name]) for name, here in effects.items()}
     return Resident(adapter, uniform_plan(actions))
+
+
+def check_adapter(registry: Registry, adapter: Adapter, sites: Sequence[Site], weights: Mapping[str, Tensor]) -> None:
+    """Refuse an adapter that does not fit a base.
+
+    Args:
+        registry: The plugins.
+        adapter: The adapter.
+        sites: The base's; weights on the meta device will do.
+        weights: The base's parameters by name, as far as the adapter holds copies of them.
+
+    Raises:
+        ArtifactError: Its tensors are not exactly those that its method has on this base.
+        SelectionError: Its method does not act on such a base.
+    """
+    method = registry.method(adapter.method)
+    check_method(method, sites)
+    check_copies(adapter.copies, weights)
+    check_tensors(adapter.tensors, _expected(registry, method, adapter.config, sites))
 
 
 def check_method(method: Method, sites: Sequence[Site]) -> None:
@@ -148,7 +167,7 @@ def load_layers(registry: Registry, method: Method, adapter: Adapter, sites: Seq
     return layers.requires_grad_(requires_grad=False).eval()
 
 
-def lower(registry: Registry, method: Method, layers: nn.ModuleDict) -> Effects | None:
+def lower(registry: Registry, method: Method, layers: Mapping[str, nn.Module] | nn.ModuleDict) -> Effects | None:
     """What the method says that its layers do, held to its traits.
 
     Raises:
@@ -163,6 +182,8 @@ def lower(registry: Registry, method: Method, layers: nn.ModuleDict) -> Effects 
 def effects_of(registry: Registry, adapter: Adapter, sites: Sequence[Site] | None = None) -> Effects:
     """What an adapter does, as effects: of its tensors alone, or on the sites of its base where these are given.
 
+    Of two sites that share a weight, the one without tensors of its own is left out: its layer is made where the other's is.
+
     Raises:
         SelectionError: It cannot be said as effects, or not without the base.
     """
@@ -175,10 +196,24 @@ def effects_of(registry: Registry, adapter: Adapter, sites: Sequence[Site] | Non
                 "without them: give base=…"
             )
         return effects
-    effects = lower(registry, method, load_layers(registry, method, adapter, sites))
+    layers = load_layers(registry, method, adapter, sites)
+    effects = lower(registry, method, layers)
     if effects is None:
         raise SelectionError(f"method {adapter.method!r} acts through its own layers: it cannot be said as effects")
-    return effects
+    borrowed = {
+        site.name for site in sites if site.tied_to and site.name in layers and not layers[site.name].state_dict()
+    }
+    tables = {site.name for site in sites if site.kind == "embedding"}
+    return {
+        site: tuple(_placed(one, is_table=site in tables) for one in here)
+        for site, here in effects.items()
+        if site not in borrowed
+    }
+
+
+def _placed(effect: Effect, *, is_table: bool) -> Effect:
+    """The same, saying whether it acts at an embedding."""
+    return attrs.evolve(effect, embedding=is_table) if isinstance(effect, (Dense, LowRank)) else effect
 
 
 def rehearse(registry: Registry, method: Method, config: Any, layers: nn.ModuleDict, sites: Sequence[Site]) -> None:
@@ -211,7 +246,7 @@ def _act(method: str, site: str, layer: Any) -> Action:
     return InputAction.of(layer) if site == INPUT else LayerAction(method, site, layer)
 
 
-def _check_effects(method: Method, effects: Effects, layers: nn.ModuleDict) -> None:
+def _check_effects(method: Method, effects: Effects, layers: Mapping[str, nn.Module] | nn.ModuleDict) -> None:
     strange = sorted(set(effects) - set(layers))
     if strange:
         raise PluginError(f"method {method.name!r} lowers to an effect at {strange[0]!r}, where it has no layer")

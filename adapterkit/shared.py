@@ -230,14 +230,14 @@ class SharedModel:
         """
         with self._lock:
             held: Mapping[str, Any] = self._composed if isinstance(adapter, Blend) else self._residents
-            if adapter.digest not in held:
+            active = self._active
+            if adapter.digest not in held and adapter != active:
                 raise SelectionError(f"{adapter!r} is not resident on this base")
             gone = {adapter} | {blend for blend, _ in self._composed.values() if adapter in blend.adapters}
-            active = self._active
             if active is not None and (active in gone or (isinstance(active, Blend) and adapter in active.adapters)):
                 self.use(None)
             for one in gone:
-                (self._composed if isinstance(one, Blend) else self._residents).pop(one.digest)
+                (self._composed if isinstance(one, Blend) else self._residents).pop(one.digest, None)
 
     def use(self, adapter: Acting | None) -> None:
         """From now on, act with ``adapter``, a stack or a blend of several, or as the base alone."""

@@ -8,7 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .opening import AdapterFolder, AsJson, BaseName, Device, Dtype, Quantize, Revision, open_base
+from .acting import ActingText, open_acting
+from .opening import AsJson, BaseName, Device, Dtype, Quantize, Revision, open_base
 from .plugins import PluginFiles  # noqa: TC001 - cyclopts reads the annotation
 
 __all__ = ["generate"]
@@ -23,7 +24,7 @@ def generate(
         ),
     ] = (),
     *,
-    adapter: AdapterFolder = None,
+    adapter: ActingText = None,
     max_new_tokens: Annotated[int, Parameter(help="The longest answer, in tokens.")] = 64,
     temperature: Annotated[float, Parameter(help="0 takes the likeliest token each time.")] = 0.0,
     top_p: Annotated[float, Parameter(help="Choose among the likeliest tokens with this probability.")] = 1.0,
@@ -39,7 +40,7 @@ def generate(
     """Answer prompts, one answer a line."""
     shared = open_base(base, plugin, revision=revision, dtype=dtype, device=device, quantize=quantize)
     asked = list(prompts) or [line.rstrip("\n") for line in sys.stdin]
-    chosen = shared.load(adapter) if adapter else None
+    chosen = open_acting(shared, adapter)
     answers = shared.generate(
         asked,
         adapter=chosen,

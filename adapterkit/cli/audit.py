@@ -30,7 +30,8 @@ def _audit(
     ] = None,
     eval_data: Annotated[str | None, Parameter(help="Held-out rows: is any of them a training row?")] = None,
     adapter: Annotated[
-        str | None, Parameter(help="An adapter that was trained on DATA: how much does it repeat?")
+        str | None,
+        Parameter(help="What was trained on DATA, an adapter or several: how much does it repeat?"),
     ] = None,
     canaries: Annotated[
         Path | None, Parameter(help="The canaries that --plant put into DATA, to be asked of --adapter.")
@@ -80,11 +81,12 @@ def _audit(
         )
         return
     source = {"revision": revision, "dtype": dtype, "device": device, "quantize": quantize}
+    opened = _base(base, shared["registry"], source)
     found = look_through(
-        _base(base, shared["registry"], source),
+        opened,
         data,
         eval_data=eval_data,
-        adapter=adapter,
+        adapter=adapter if opened is None else _acting(opened, adapter),
         canaries=canaries,
         **shared,
         **chosen,
@@ -109,6 +111,12 @@ def _base(name: str | None, registry: Any, source: dict[str, Any]) -> Any:
     from adapterkit.base import Base  # with torch, which an audit of texts does not need
 
     return Base(name, registry=registry, **source)
+
+
+def _acting(base: Any, text: str | None) -> Any:
+    from .acting import open_acting  # with torch as well
+
+    return open_acting(base, text)
 
 
 def _plant(data: str, target: Path, **options: Any) -> None:

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from adapterkit.errors import ConfigError
 from adapterkit.evaluation import read_marks, sum_up
 
+from .acting import check_acting, open_acting
 from .evaluate import BatchSize, MaxLength, MaxNewTokens, Metrics, Resamples, Seed, print_table, shown
 from .opening import AsJson, Columns, Device, Dtype, Format, Quantize, Revision, open_base
 from .options import check_file
@@ -31,7 +32,7 @@ def compare(
     adapter: Annotated[
         tuple[str, ...],
         Parameter(
-            help="An adapter's folder, with a name for it: --adapter short=out/adapter; may be given again.",
+            help="An adapter, a blend or several, with a name: --adapter both=out/cards*0.7+out/tone*0.3; may be given again.",
             negative="",
             show_default=False,
         ),
@@ -73,16 +74,16 @@ def compare(
         return
     if base is None or data is None or not adapter:
         raise ConfigError(
-            "compare does not fit", ["give BASE, DATA and --adapter NAME=FOLDER; or --marks FILE to sum up marks"]
+            "compare does not fit", ["give BASE, DATA and --adapter NAME=ADAPTER; or --marks FILE to sum up marks"]
         )
     check_file("DATA", data)
     if html is not None and not html.parent.is_dir():  # said before the work, which would be lost
         raise ConfigError("compare does not fit", [f"--html: there is no folder {str(html.parent)!r}"])
-    folders = _named(adapter)
+    named = _named(adapter)
     shared = open_base(base, plugin, revision=revision, dtype=dtype, device=device, quantize=quantize)
     found = shared.compare(
         data,
-        {name: shared.load(folder) for name, folder in folders.items()},
+        {name: open_acting(shared, text) for name, text in named.items()},
         columns=columns,
         format=format,
         max_new_tokens=max_new_tokens,
@@ -102,20 +103,21 @@ def compare(
 
 
 def _named(given: tuple[str, ...]) -> dict[str, str]:
-    """Folders by name.
+    """What each name stands for.
 
     Raises:
-        ConfigError: One has no name, or two have the same.
+        ConfigError: One has no name, two have the same, or something is not there.
     """
-    folders: dict[str, str] = {}
-    for text in given:
-        name, equals, folder = text.partition("=")
-        if not (name and equals and folder):
-            raise ConfigError("--adapter does not fit", [f"{text!r} is not NAME=FOLDER, as in short=out/adapter"])
-        if name in folders:
+    named: dict[str, str] = {}
+    for one in given:
+        name, equals, text = one.partition("=")
+        if not (name and equals and text):
+            raise ConfigError("--adapter does not fit", [f"{one!r} is not NAME=ADAPTER, as in short=out/adapter"])
+        if name in named:
             raise ConfigError("--adapter does not fit", [f"two adapters are called {name!r}"])
-        folders[name] = folder
-    return folders
+        check_acting(text)
+        named[name] = text
+    return named
 
 
 def _print(found: Comparison) -> None:

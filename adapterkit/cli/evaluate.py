@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from adapterkit.errors import ConfigError
 
+from .acting import ActingText, open_acting
 from .opening import (
-    AdapterFolder,
     AsJson,
     BaseName,
     Columns,
@@ -54,7 +54,7 @@ def evaluate(
     base: BaseName,
     data: Annotated[str | None, Parameter(help="A CSV, TSV, JSON, JSONL or Parquet file.")] = None,
     *,
-    adapter: AdapterFolder = None,
+    adapter: ActingText = None,
     columns: Columns = None,
     format: Format = None,  # noqa: A002 - the word that users know
     max_new_tokens: MaxNewTokens = None,
@@ -90,7 +90,7 @@ def evaluate(
     if data is not None:
         check_file("DATA", data)
     shared = open_base(base, plugin, revision=revision, dtype=dtype, device=device, quantize=quantize)
-    chosen = shared.load(adapter) if adapter else None
+    chosen = open_acting(shared, adapter)
     if harness:
         _harness(shared, chosen, harness, harness_folder, limit, batch_size, compare=compare, as_json=as_json)
         return
@@ -131,12 +131,12 @@ def shown(result: Evaluation, name: str) -> str:
     return f"{result[name]:.4f}" + (f" [{low_high[0]:.4f}, {low_high[1]:.4f}]" if low_high else "")
 
 
-def print_table(rows: object) -> None:
-    """Rows of texts, their columns as wide as need be."""
+def print_table(rows: object, file: Any = None) -> None:
+    """Rows of texts, their columns as wide as need be; on standard output where no ``file`` is given."""
     cells = [list(row) for row in rows]  # type: ignore[attr-defined]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), file=file)
 
 
 def _harness(

@@ -33,6 +33,10 @@ COMMANDS = {
     "report": "Write the report of a run, or a page that compares several.",
     "plan": "Say what training takes, before it begins: memory, time, money, and what would fit.",
     "find-rate": "Find a learning rate: a short run in which it grows until the loss rises.",
+    "merge": "Make one adapter of several.",
+    "blend": "Find weights for adapters on a few examples.",
+    "extract": "Make a low-rank adapter of what was tuned in full.",
+    "export": "Write an adapter in the form that another program reads.",
     "bake": "Write a model of its own: the base with an adapter added to its weights.",
     "check": "Hold a method to its contract, on tiny models that are built in memory.",
 }

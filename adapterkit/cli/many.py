@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path  # noqa: TC003 - read when the command is made
 from typing import Annotated, Any
 
-import yaml
 from cyclopts import Parameter
 
 from adapterkit.base import Base
 from adapterkit.errors import ConfigError
 from adapterkit.train.jobs import Job
+from adapterkit.yaml_file import read_documents
 
 from .plugins import PluginFiles, registry_with
 
@@ -63,27 +62,14 @@ def train_many(
         print(folder)
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """YAML as people write it: ``3e-3`` is a number, as in YAML 1.2 and in JSON; PyYAML's own would read a text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def _read(path: Path) -> list[Job]:
     """The jobs of a file.
 
     Raises:
         ConfigError: There is no such file, or it is no list of jobs; all problems together.
     """
-    try:
-        listed = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a safe loader
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("JOBS does not fit", [f"{path}: cannot be read ({error})"]) from error
-    except yaml.YAMLError as error:
-        raise ConfigError("JOBS does not fit", [f"{path}: is neither YAML nor JSON: {error}"]) from error
+    documents = read_documents(path, "JOBS")
+    listed = documents[0] if len(documents) == 1 else documents
     if not isinstance(listed, list) or not listed:
         raise ConfigError("JOBS does not fit", [f"{path}: must be a list of jobs, such as `- data: cards.csv`"])
     problems = [

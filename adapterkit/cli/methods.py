@@ -17,7 +17,7 @@ from .plugins import registry_with
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["command_for_method"]
+__all__ = ["command_for_method", "values_of"]
 
 OURS = {"registry", "arguments", "options"}
 """What the functions behind such commands are given besides options."""
@@ -40,8 +40,8 @@ def command_for_method(
         more: Options besides those of the method and of the run, which go before them.
         without: Options of the run that the command does not take.
     """
-    registry = registry_with(tuple(Path(file) for file in _values(arguments, "--plugin")))
-    method = registry.method((_values(arguments, "--method") or ["lora"])[-1])
+    registry = registry_with(tuple(Path(file) for file in values_of(arguments, "--plugin")))
+    method = registry.method((values_of(arguments, "--method") or ["lora"])[-1])
     words = inspect.signature(run).parameters
     ours = {"registry": registry, **({"arguments": arguments} if "arguments" in words else {})}
     # a method may have its own word on what is the base's, such as quantization
@@ -61,7 +61,7 @@ def command_for_method(
     return command
 
 
-def _values(arguments: Sequence[str], option: str) -> list[str]:
+def values_of(arguments: Sequence[str], option: str) -> list[str]:
     """The values of an option that must be known before the rest can be parsed."""
     found = [word.partition("=")[2] for word in arguments if word.startswith(f"{option}=")]
     return found + [value for word, value in pairwise(arguments) if word == option]

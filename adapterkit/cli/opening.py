@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "AdapterFolder",
     "AsJson",
     "BaseName",
     "Columns",
@@ -29,7 +28,6 @@ __all__ = [
 
 BaseName = Annotated[str, Parameter(help="A folder with a model, or a Hub id.")]
 DataFile = Annotated[str, Parameter(help="A CSV, TSV, JSON, JSONL or Parquet file.")]
-AdapterFolder = Annotated[str | None, Parameter(help="The adapter's folder; the base alone without it.")]
 Columns = Annotated[dict[str, str] | None, Parameter(help="Which column is what: --columns.prompt text.")]
 Format = Annotated[str | None, Parameter(help="The data's format, when the first row would not tell.")]
 Revision = Annotated[str | None, Parameter(help="The base's Hub commit, tag or branch.")]

@@ -37,7 +37,7 @@ def sources(data: str, also: Sequence[str] = ()) -> str | list[str] | dict[str, 
 
 
 def on_command_line(message: str) -> str:
-    """A message with ``columns={'prompt': 'text'}`` as it is written here, ``--columns.prompt text``, and ``--resume``."""
+    """A message with options as they are written here: ``columns={'prompt': 'text'}`` is ``--columns.prompt text``."""
     parts, rest = [], message
     while "columns={" in rest:
         before, _, rest = rest.partition("columns=")
@@ -46,7 +46,8 @@ def on_command_line(message: str) -> str:
         parts += [before, option]
         rest = rest[end:]
     said = "".join([*parts, rest]).replace("columns= does not fit", "--columns does not fit")
-    return said.replace("go on with resume=True", "go on with --resume")
+    said = said.replace("go on with resume=True", "go on with --resume")
+    return said.replace("give base=…", "give --base, or base_model in a recipe")
 
 
 def _options(text: str) -> Iterator[tuple[str, int]]:

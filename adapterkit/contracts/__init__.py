@@ -1,6 +1,7 @@
 """What plugins provide and receive, as frozen records. Nothing here imports torch."""
 
 from .data import Conversation, DataFormat, Message, Preference, Record, Text
+from .exporting import Exporter
 from .logging import Logger, Sink
 from .merging import MergeStrategy
 from .method import Method, Traits
@@ -12,6 +13,7 @@ __all__ = [
     "DataFormat",
     "Encoder",
     "Example",
+    "Exporter",
     "Forward",
     "Logger",
     "Loss",

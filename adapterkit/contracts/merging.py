@@ -21,7 +21,10 @@ class MergeStrategy:
     * ``deltas: Sequence[Tensor]``: each adapter's whole change of the weight, ``(out_features, in_features)`` in float32, not
       yet multiplied by its weight; it returns the merged change, of the same shape;
     * ``updates: Sequence[LowRank]``: each adapter's change as factors; it returns a ``LowRank``. Adapters whose changes are
-      not of low rank cannot be merged so.
+      not of low rank can be merged so by an ``exact`` strategy alone.
+
+    An adapter that leaves a site alone is given as zeros, or as an update of rank 0. Deltas of biases, norms and experts have one
+    or three dimensions. A ``ValueError`` says that options do not fit.
 
     The second parameter is ``weights: Sequence[float]``, one for each. All others are the strategy's options, by keyword, with
     annotations and defaults: they are the options of ``merge`` and of the command line. Three names are filled in where the
@@ -31,7 +34,9 @@ class MergeStrategy:
     Attributes:
         name: What users write in ``strategy=``.
         merge: The function.
-        exact: Whether the result does what a Blend of the same weights does, where ``rank`` leaves room for it.
+        exact: Whether the result is a weighted sum of the changes, as a Blend makes it, where ``rank`` leaves room for it. Its
+            weights may be made of those that are given, such as their shares. They are learnt by asking for the sum of unit
+            changes, and hold for all that cannot be given to the function: whole changes, biases, scales, virtual tokens.
         summary: One line for listings.
     """
 

@@ -113,6 +113,9 @@ class Method:
     def effects(self, config: Any, tensors: Mapping[str, Tensor]) -> Effects | None:  # noqa: ARG002
         """What an adapter does, of its configuration and its tensors alone: what ``lower`` says of layers that hold them.
 
+        At an embedding, effects say ``embedding=True``. A site that has no tensors of its own, since it shares its weight with
+        another, is left out: on a base that has such a one, ``build`` makes its layer again.
+
         None when it depends on the base's weights, or cannot be said as effects.
         """
         return None

@@ -2,7 +2,7 @@
 
 from .actions import Action, Plan, uniform_plan
 from .composing import compose
-from .effects import actions_for
+from .effects import actions_for, check_effect
 from .rows import RowPlan, room, row_plan
 from .runtime import Runtime, take_over
 from .tokens import InputAction, prefix_count
@@ -14,6 +14,7 @@ __all__ = [
     "RowPlan",
     "Runtime",
     "actions_for",
+    "check_effect",
     "compose",
     "prefix_count",
     "room",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import torch
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AddChanges", "compose"]
 
-Weighted = tuple["Action", float]
+Weight: TypeAlias = float | Tensor
+"""A number, or a tensor ``()`` while weights are learned: what is composed has its gradient."""
+Weighted: TypeAlias = "tuple[Action, Weight]"
 
 
 @attrs.frozen(eq=False)
@@ -39,7 +41,7 @@ class AddChanges:
         return _summed(y, outputs)
 
 
-def _summed(y: Any, outputs: Sequence[tuple[Any, float]]) -> Any:
+def _summed(y: Any, outputs: Sequence[tuple[Any, Weight]]) -> Any:
     if not isinstance(y, Tensor) or not y.is_floating_point():
         return y
     wide = y.to(torch.promote_types(y.dtype, torch.float32))
@@ -47,7 +49,7 @@ def _summed(y: Any, outputs: Sequence[tuple[Any, float]]) -> Any:
     return (wide + torch.stack(changes).sum(0)).to(y.dtype)
 
 
-def compose(parts: Sequence[tuple[Plan, float]]) -> Plan:
+def compose(parts: Sequence[tuple[Plan, Weight]]) -> Plan:
     """The plan of several plans that act at once.
 
     What only adds to an output is added up at once, low-rank factors as one pair; other changes are computed from the base's
@@ -56,7 +58,7 @@ def compose(parts: Sequence[tuple[Plan, float]]) -> Plan:
     Raises:
         SelectionError: A part cannot act beside others, or not with its weight; says why.
     """
-    if len(parts) == 1 and parts[0][1] == 1.0:
+    if len(parts) == 1 and _is_one(parts[0][1]):
         return parts[0][0]
     sites = dict.fromkeys(site for plan, _ in parts for site in plan)
     here = {site: [(plan[site], weight) for plan, weight in parts if site in plan] for site in sites}
@@ -112,23 +114,38 @@ def _changed(parts: Sequence[Weighted]) -> ChangeParameters:
     return ChangeParameters(parts[0][0].module, {name: _sum(one) for name, one in deltas.items()})  # type: ignore[attr-defined]
 
 
-def _times(tensor: Tensor, weight: float) -> Tensor:
-    if weight == 1.0:
+def _is_one(weight: Weight) -> bool:
+    return not isinstance(weight, Tensor) and weight == 1.0
+
+
+def _times(tensor: Tensor, weight: Weight) -> Tensor:
+    if _is_one(weight):
         return tensor
-    return (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) * weight).to(tensor.dtype)
+    return _finite((tensor.to(torch.promote_types(tensor.dtype, torch.float32)) * weight).to(tensor.dtype))
 
 
 def _sum(tensors: Sequence[Tensor]) -> Tensor:
     if len(tensors) == 1:
         return tensors[0]
     wide = torch.promote_types(tensors[0].dtype, torch.float32)
-    return torch.stack([one.to(wide) for one in tensors]).sum(0).to(tensors[0].dtype)
+    return _finite(torch.stack([one.to(wide) for one in tensors]).sum(0).to(tensors[0].dtype))
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    """The same.
+
+    Raises:
+        SelectionError: A number is infinite, and would reach other rows too: zero times infinity is no number.
+    """
+    if not tensor.requires_grad and not torch.isfinite(tensor).all():
+        raise SelectionError(f"with their weights, the changes of these adapters are too large for {tensor.dtype}")
+    return tensor
 
 
 def _input(parts: Sequence[Weighted]) -> InputAction:
     """Virtual tokens one after another in the order of the parts, and prefixes likewise before all tokens."""
     for _, weight in parts:
-        if weight != 1.0:
+        if not _is_one(weight):
             raise SelectionError(f"a soft prompt or a prefix is there or is not: its weight is 1, and not {weight:g}")
     actions: list[Any] = [action for action, _ in parts]
     prefixes = [action.prefix for action in actions if action.prefix is not None]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Place = Callable[[Tensor], Tensor]
 
-__all__ = ["actions_for"]
+__all__ = ["actions_for", "check_effect"]
 
 LAYERS = ("linear", "conv1d", "embedding")
 
@@ -81,24 +81,35 @@ def _is_turned(effect: Dense, site: Site) -> bool:
     return effect.parameter == "weight" and site.kind in ("conv1d", "embedding")
 
 
-def _action(effect: Effect, site: Site, place: Place) -> Action:
-    if isinstance(effect, Tokens) and site.name == INPUT:
-        check_shape(effect, site)
-        table = place(effect.embeddings)
-        return InputAction(lambda: table)
-    if isinstance(effect, PrefixKV) and site.name == INPUT:
-        check_shape(effect, site)
-        pair = place(effect.keys), place(effect.values)
-        return InputAction.of_prefix(lambda: pair)
-    make = _AT_LAYERS.get(type(effect)) if site.kind in LAYERS else None
-    is_table = site.kind == "embedding"
-    wrong = (isinstance(effect, Rows) and not (is_table or site.is_head)) or (is_table and _is_of_input(effect))
-    if make is None or wrong:
+def check_effect(effect: Effect, site: Site) -> None:
+    """Refuse an effect that cannot act at a site.
+
+    Raises:
+        PluginError: It is of a kind that cannot act there, or not of the site's sizes.
+    """
+    if isinstance(effect, (Tokens, PrefixKV)):
+        fits = site.name == INPUT
+    else:
+        is_table = site.kind == "embedding"
+        wrong = (isinstance(effect, Rows) and not (is_table or site.is_head)) or (is_table and _is_of_input(effect))
+        inside = isinstance(effect, Dense) and _is_inside(effect, site)
+        fits = inside or (site.kind in LAYERS and type(effect) in _AT_LAYERS and not wrong)
+    if not fits:
         raise PluginError(
             f"the effect {type(effect).__name__} cannot act at {site.name!r}, which is a site of kind {site.kind!r}"
         )
     check_shape(effect, site)
-    return make(effect, site, place)
+
+
+def _action(effect: Effect, site: Site, place: Place) -> Action:
+    check_effect(effect, site)
+    if isinstance(effect, Tokens):
+        table = place(effect.embeddings)
+        return InputAction(lambda: table)
+    if isinstance(effect, PrefixKV):
+        pair = place(effect.keys), place(effect.values)
+        return InputAction.of_prefix(lambda: pair)
+    return _AT_LAYERS[type(effect)](effect, site, place)
 
 
 def _is_of_input(effect: Effect) -> bool:

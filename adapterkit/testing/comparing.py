@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from adapterkit.data.batching import collate
+from adapterkit.effects import Bias, Dense, LowRank
 from adapterkit.resident import plan_of_layers
 
 from .outcomes import require
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from adapterkit.base import Base
     from adapterkit.contracts import Example
+    from adapterkit.effects import Effect, Effects
     from adapterkit.runtime import Plan
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "answers",
     "bits",
     "changed",
+    "changes",
     "digest_of_state",
     "distance",
     "loss",
@@ -81,6 +85,35 @@ def require_close(one: Tensor, other: Tensor, what: str, within: float = CLOSE) 
     """Raise unless two answers are the same but for rounding; ``what`` says what it means that they are not."""
     found = distance(one, other)
     require(found <= within, f"{what} (by up to {found:.2g}, where {within:.0e} is rounding)")
+
+
+def changes(effects: Effects) -> dict[str, Tensor]:
+    """What effects say, each thing once however it is said: what is added to a parameter is one sum, in float64."""
+    found: dict[str, Tensor] = {}
+    for site, here in effects.items():
+        for one in here:
+            for name, tensor, is_sum in _said(one):
+                key = f"{name} at {site}"
+                found[key] = found[key] + tensor if is_sum and key in found else tensor
+    return found
+
+
+def _said(effect: Effect) -> list[tuple[str, Tensor, bool]]:
+    """What an effect says, by a name that tells what it means, and whether others of that name are added to it."""
+    if isinstance(effect, LowRank):
+        delta = effect.scale * (effect.up.double() @ effect.down.double())
+        return [(f"weight{' of an embedding' if effect.embedding else ''}", delta, True)]
+    if isinstance(effect, Dense):
+        return [(effect.parameter + (" of an embedding" if effect.embedding else ""), effect.delta.double(), True)]
+    if isinstance(effect, Bias):
+        return [("bias", effect.vector.double(), True)]
+    kind = type(effect).__name__
+    told = {name: one for name, one in attrs.asdict(effect, recurse=False).items() if not isinstance(one, Tensor)}
+    return [
+        (f"{kind} {told or ''} {field.name}", getattr(effect, field.name), False)
+        for field in attrs.fields(type(effect))
+        if field.name not in told
+    ]
 
 
 def bits(tensor: Tensor) -> bytes:

@@ -12,14 +12,17 @@ from torch.nn import functional
 
 from adapterkit import INPUT, Dense, Method, Site, TargetError, Traits, match, rerun
 
+from .algebra import PREFIX, TABLE, effects_of, expressed, parameter_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from adapterkit import Effects
 
 __all__ = ["Difference", "Full", "FullConfig", "TiedDifference"]
 
 ALL = "all"
 PLAIN = re.compile(r"[\w.]+")
-PREFIX = "delta_"
 
 
 @attrs.frozen(kw_only=True)
@@ -27,44 +30,54 @@ class FullConfig:
     """Full fine-tuning: every parameter of the targets is trained."""
 
     target_modules: str | tuple[str, ...] = ALL
-    """`all`, names of layers or of blocks of them (`layers.1`, `lm_head`), or a regular expression for whole names."""
+    """`all`, names of layers, blocks or parameters (`lm_head`, `layers.1`, `c_fc.bias`), or a regular expression for layers."""
     exclude_modules: tuple[str, ...] = ()
-    """Names of layers or blocks that are left alone although they are targets."""
+    """Names of layers, blocks or parameters that are left alone although they are targets."""
 
 
 class Difference(nn.Module):
-    """``delta`` for each parameter of a site, which starts at zero: ``y + delta(x)``, or the module run with the sum.
+    """A difference for each trained parameter of a site, which starts at zero: ``y + delta(x)``, or the module run with the sum.
 
     Gradients, and so AdamW's steps, are those of the weights themselves; weight decay pulls towards the base, not towards
-    zero. It is kept in float32, where a step that is small beside the weight is not lost.
+    zero. It is kept in float32, where a step that is small beside the weight is not lost; that of a layer's weight is
+    ``(out_features, in_features)`` however the base stores it, and that of an embedding a table as the base's.
     """
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, names: Sequence[str]) -> None:
         super().__init__()
         self.site = site
-        for name, parameter in site.parameters.items():
-            self.register_parameter(PREFIX + name, nn.Parameter(torch.zeros(parameter.shape)))
+        for name in names:
+            shape = site.parameters[name].shape
+            stored = TABLE if (name, site.kind) == ("weight", "embedding") else PREFIX + name
+            self.register_parameter(stored, nn.Parameter(torch.zeros(shape[::-1] if self._is_turned(name) else shape)))
 
     def forward(self, x: Any, y: Any) -> Any:
         """What the layer with its changed parameters returns."""
         deltas = self.deltas()
         if self.site.kind == "module" or not set(deltas) <= {"weight", "bias"}:
-            changed = {k: getattr(self.site.module, k) for k in deltas}
-            return rerun(self.site.module, {k: (one + deltas[k]).to(one.dtype) for k, one in changed.items()}, x)
-        y = y + add(x, deltas["weight"], self.site).to(y.dtype)
+            return rerun(self.site.module, {name: self._changed(name, delta) for name, delta in deltas.items()}, x)
+        if "weight" in deltas:
+            y = y + add(x, deltas["weight"], self.site).to(y.dtype)
         return y + deltas["bias"].to(y.dtype) if "bias" in deltas else y
 
     def deltas(self) -> dict[str, Tensor]:
-        """The differences by the names of the parameters, in their shapes."""
-        return {name.removeprefix(PREFIX): one for name, one in self.named_parameters()}
+        """The differences by the names of the parameters."""
+        return {"weight" if name == TABLE else name.removeprefix(PREFIX): one for name, one in self.named_parameters()}
 
     def lower(self) -> tuple[Dense, ...]:
         """The same as effects."""
-        transposed = self.site.kind in ("conv1d", "embedding")
+        is_table = self.site.kind == "embedding"
         return tuple(
-            Dense(one.detach().T if transposed and name == "weight" else one.detach(), name)
+            Dense(one.detach().T if is_table and name == "weight" else one.detach(), name)
             for name, one in self.deltas().items()
         )
+
+    def _changed(self, name: str, delta: Tensor) -> Tensor:
+        before: Tensor = getattr(self.site.module, name)
+        return (before + (delta.T if self._is_turned(name) else delta)).to(before.dtype)
+
+    def _is_turned(self, name: str) -> bool:
+        return name == "weight" and self.site.kind == "conv1d"
 
 
 class TiedDifference(nn.Module):
@@ -84,10 +97,10 @@ class TiedDifference(nn.Module):
 
 
 def add(x: Tensor, delta: Tensor, site: Site) -> Tensor:
-    """What a weight's difference, in the shape of the weight, makes of the input."""
+    """What a weight's difference makes of the input."""
     if site.kind == "embedding":
         return functional.embedding(x, delta) * site.output_scale
-    return functional.linear(x, (delta if site.kind == "linear" else delta.T).to(x.dtype))
+    return functional.linear(x, delta.to(x.dtype))
 
 
 @attrs.frozen(eq=False)
@@ -115,30 +128,58 @@ class Full(Method):
         return config
 
     def build(self, config: FullConfig, sites: Sequence[Site]) -> Mapping[str, nn.Module]:
-        """A difference for each chosen site; one for those that share a weight."""
-        owners = {site.name: Difference(site) for site in _chosen(config, sites)}
-        tied = {site.name: TiedDifference(owners[site.tied_to]) for site in sites if site.tied_to in owners}
-        return {**owners, **tied}
+        """Differences at each chosen site; one for those that share a weight."""
+        by_name = {site.name: site for site in sites}
+        owners = {name: Difference(by_name[name], names) for name, names in _chosen(config, sites).items()}
+        tied = {site.name: owners[site.tied_to] for site in sites if site.tied_to in owners}
+        return {
+            **owners,
+            **{name: TiedDifference(owner) for name, owner in tied.items() if "weight" in owner.deltas()},
+        }
 
     def lower(self, layers: Mapping[str, Any]) -> dict[str, tuple[Dense, ...]]:
         """What each layer says."""
         return {name: layer.lower() for name, layer in layers.items()}
 
+    def effects(self, config: FullConfig, tensors: Mapping[str, Tensor]) -> Effects:  # noqa: ARG002
+        """The differences."""
+        return effects_of(tensors)
 
-def _chosen(config: FullConfig, sites: Sequence[Site]) -> list[Site]:
-    """The sites whose parameters are trained; where a weight is shared, the one that owns it."""
+    def express(self, effects: Effects) -> tuple[FullConfig, Mapping[str, Tensor]] | None:
+        """Whatever is added to parameters, low-rank updates multiplied out; None where there is anything else.
+
+        A head that shares the weight of an embedding changes with it.
+        """
+        tensors = expressed(effects)
+        if tensors is None:
+            return None
+        return FullConfig(target_modules=tuple(parameter_of(name) for name in tensors)), tensors
+
+
+def _chosen(config: FullConfig, sites: Sequence[Site]) -> dict[str, list[str]]:
+    """The parameters that are trained by site; where a weight is shared, at the one that owns it."""
     plain = (config.target_modules,) if isinstance(config.target_modules, str) else config.target_modules
-    mine = {name for target in plain for name in _within(target, sites)}
-    mine -= {name for target in config.exclude_modules for name in _within(target, sites)}
-    mine |= {site.tied_to for site in sites if site.name in mine and site.tied_to}
-    return [site for site in sites if site.name in mine and not site.tied_to]
+    mine = {one for target in plain for one in _within(target, sites)}
+    mine -= {one for target in config.exclude_modules for one in _within(target, sites)}
+    mine |= {(site.tied_to, "weight") for site in sites if site.tied_to and (site.name, "weight") in mine}
+    owners = [site for site in sites if site.name != INPUT and not site.tied_to]
+    named = {site.name: [name for name in site.parameters if (site.name, name) in mine] for site in owners}
+    return {site: names for site, names in named.items() if names}
 
 
-def _within(target: str, sites: Sequence[Site]) -> set[str]:
-    """The names of the sites that ``target`` means: all, those that it is a part of the path of, or those that it fits."""
-    layers = [site for site in sites if site.name != INPUT]
+def _within(target: str, sites: Sequence[Site]) -> set[tuple[str, str]]:
+    """Sites and parameters that ``target`` means: all, those that it is a part of the path of, or of the sites that it fits.
+
+    The whole name of a parameter means that one alone.
+    """
+    every = {
+        f"{site.name}.{name}": (site.name, name) for site in sites if site.name != INPUT for name in site.parameters
+    }
     if target == ALL:
-        return {site.name for site in layers}
+        return set(every.values())
+    if target in every:
+        return {every[target]}
     if PLAIN.fullmatch(target):
-        return {site.name for site in layers if f".{target}." in f".{site.name}."}
-    return {site.name for site in match(target, layers, strict=False)}
+        return {one for path, one in every.items() if f".{target}." in f".{path}."}
+    fitting = {site.name for site in match(target, sites, strict=False)}
+    return {one for one in every.values() if one[0] in fitting}

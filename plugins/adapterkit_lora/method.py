@@ -8,6 +8,7 @@ import attrs
 
 from adapterkit import LayerMethod, Site, Traits
 
+from .algebra import effects_of, expressed
 from .building import layers_for
 from .config import LoraConfig
 from .copies import TiedCopy
@@ -20,9 +21,9 @@ from .targets import resolved
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
 
-    from adapterkit import Base, Example
+    from adapterkit import Base, Effects, Example
 
 __all__ = ["LoraLayer", "LoraMethod"]
 
@@ -66,6 +67,14 @@ class LoraMethod(LayerMethod):
         kept = {name: layer.plain() if isinstance(layer, ShiftedLayer) else layer for name, layer in layers.items()}
         config = doubled(config) if config.is_shifted else config
         return attrs.evolve(config, init_lora_weights=None, ensure_weight_tying=False), kept
+
+    def effects(self, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Effects | None:
+        """Updates and trained tokens; None for DoRA, and where biases, whole layers or other parameters are trained."""
+        return effects_of(config, tensors)
+
+    def express(self, effects: Effects) -> tuple[LoraConfig, Mapping[str, Tensor]] | None:
+        """Updates and trained tokens as they are; None where there is anything else, or no update."""
+        return expressed(effects, self.config)
 
     def learning_rate_factor(self, config: LoraConfig, name: str) -> float:
         """LoRA+: B, which starts at zero, learns faster than A."""

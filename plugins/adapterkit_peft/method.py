@@ -11,6 +11,7 @@ import torch
 
 from adapterkit import INPUT, SHARED, ConfigError, Method, Traits, pattern_value, shorten, targeted
 
+from .algebra import factors_of, sites_of, tensors_of
 from .catalogue import KINDS, Kind
 from .choices import default_targets, feedforward_modules, fitted_sizes
 from .files import from_disk, read, to_disk, written
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from adapterkit import Site
+    from adapterkit import Effects, Site
 
     from .skeleton import Injected
 
@@ -99,6 +100,27 @@ class PeftMethod(Method):
         if any(one is None for one in effects.values()):
             return None
         return {name: one for name, one in effects.items() if one is not None}
+
+    def effects(self, config: Any, tensors: Mapping[str, Tensor]) -> Effects | None:
+        """What each layer does; None where the base's weights make a part of it, or the tensors do not tell its layers' sizes."""
+        sites = sites_of(self.peft_type, tensors)
+        if sites is None:
+            return None
+        with torch.device("meta"):
+            layers = self.build(config, sites)
+        for site, layer in layers.items():
+            layer.load_state_dict({name: tensors[f"{site}.{name}"] for name in layer.state_dict()}, assign=True)
+            layer.eval()
+        return self.lower(layers)
+
+    def express(self, effects: Effects) -> tuple[Any, Mapping[str, Tensor]] | None:
+        """The factors of IA3; None for all other types."""
+        factors = factors_of(effects) if self.peft_type == "IA3" else None
+        if factors is None:
+            return None
+        fed_forward = tuple(sorted(site for site, one in factors.items() if one.side == "input"))
+        config = self.config(target_modules=tuple(sorted(factors)), feedforward_modules=fed_forward)
+        return config, tensors_of(factors)
 
     # -- files --------------------------------------------------------------------------------------------------------
 

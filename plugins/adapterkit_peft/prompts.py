@@ -19,10 +19,13 @@ from .options import Changes, options_class
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from adapterkit import Base, Example, Site
+    from adapterkit import Base, Effects, Example, Site
 
 __all__ = ["EncodedPrompt", "PeftPrompt", "PlainPrompt"]
 
+PLAIN = {"PROMPT_TUNING": (), "P_TUNING": ("encoder_hidden_size",)}
+"""Types whose files hold the embeddings alone, and what is as wide as these."""
+TASK = {"prefix_task_cols", "prefix_task_rows"}
 TOKENS = 20
 """PEFT has no default; its examples mostly take as many."""
 
@@ -54,10 +57,13 @@ class PlainPrompt(nn.Module):
 
     def tokens(self) -> Tensor:
         """What stands before the sequence: ``(num_virtual_tokens, hidden_size)``."""
-        kept: Any = self
-        if not hasattr(self, "prefix_task_cols"):
-            return kept.prompt_embeddings  # type: ignore[no-any-return]
-        return kept.prompt_embeddings * (kept.prefix_task_cols[0] @ kept.prefix_task_rows[0])  # type: ignore[no-any-return]
+        return table_of(dict(self.named_parameters()))
+
+
+def table_of(kept: Mapping[str, Tensor]) -> Tensor:
+    """The embeddings that PEFT's tensors mean."""
+    table = kept["prompt_embeddings"]
+    return table * (kept["prefix_task_cols"][0] @ kept["prefix_task_rows"][0]) if set(kept) >= TASK else table
 
 
 @attrs.frozen(eq=False)
@@ -144,6 +150,22 @@ class PeftPrompt(Method):
     def lower(self, layers: Mapping[str, Any]) -> Mapping[str, tuple[Any, ...]]:
         """The same as an effect."""
         return {INPUT: (Tokens(layers[INPUT].tokens().detach()),)}
+
+    def effects(self, config: Any, tensors: Mapping[str, Tensor]) -> Effects | None:
+        """The embeddings; None where an encoder is still to make them."""
+        if not config.inference_mode:
+            return None
+        return {INPUT: (Tokens(table_of({name.removeprefix(f"{INPUT}."): one for name, one in tensors.items()})),)}
+
+    def express(self, effects: Effects) -> tuple[Any, Mapping[str, Tensor]] | None:
+        """One soft prompt, and nothing else; none that is a task's."""
+        found = [one for here in effects.values() for one in here]
+        if self.peft_type not in PLAIN or len(found) != 1 or not isinstance(found[0], Tokens):
+            return None
+        table = found[0].embeddings
+        known = {"num_virtual_tokens": len(table), "token_dim": table.shape[1], "inference_mode": True}
+        config = self.config(**known, **dict.fromkeys(PLAIN[self.peft_type], table.shape[1]))
+        return config, {f"{INPUT}.prompt_embeddings": table}
 
     # -- files --------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from .method import MOST_TOKENS, SoftPrompt, SoftPromptMethod, peft_fields, size
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from adapterkit import Site
+    from adapterkit import Effects, Site
 
 __all__ = ["EncodedPrompt", "PTuning", "PTuningConfig"]
 
@@ -87,6 +87,14 @@ class PTuning(SoftPromptMethod):
         kept = SoftPrompt(*made.shape)
         kept.prompt_embeddings = nn.Parameter(made.float())
         return attrs.evolve(config, inference_mode=True), {INPUT: kept}
+
+    def express(self, effects: Effects) -> tuple[PTuningConfig, Mapping[str, Tensor]] | None:
+        """One soft prompt, and nothing else."""
+        made = super().express(effects)
+        if made is None:
+            return None
+        config, tensors = made
+        return attrs.evolve(config, encoder_hidden_size=config.hidden_size, inference_mode=True), tensors
 
     def to_peft(self, config: PTuningConfig) -> dict[str, Any]:
         """PEFT's ``PromptEncoderConfig``."""

@@ -14,7 +14,7 @@ from adapterkit import INPUT, ConfigError, Method, TargetError, Tokens, Traits
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from adapterkit import Base, Example, Site
+    from adapterkit import Base, Effects, Example, Site
 
 __all__ = ["PromptConfig", "PromptTuning", "SoftPrompt", "SoftPromptMethod", "input_of"]
 
@@ -73,6 +73,18 @@ class SoftPromptMethod(Method):
     def lower(self, layers: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
         """The same as an effect."""
         return {INPUT: (Tokens(layers[INPUT].tokens().detach()),)}
+
+    def effects(self, config: Any, tensors: Mapping[str, Tensor]) -> Effects | None:  # noqa: ARG002
+        """The table; None where a network is still to make it."""
+        return {INPUT: (Tokens(tensors[NAME]),)} if set(tensors) == {NAME} else None
+
+    def express(self, effects: Effects) -> tuple[Any, Mapping[str, Tensor]] | None:
+        """One soft prompt, and nothing else."""
+        found = [one for here in effects.values() for one in here]
+        if len(found) != 1 or not isinstance(found[0], Tokens) or not 1 <= len(found[0].embeddings) <= MOST_TOKENS:
+            return None
+        table = found[0].embeddings
+        return self.config(tokens=len(table), hidden_size=table.shape[1]), {NAME: table}
 
     def to_file(self, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
         """PEFT's one key."""

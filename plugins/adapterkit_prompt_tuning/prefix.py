@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from adapterkit import INPUT, ConfigError, PrefixKV, Traits
 
-from .method import MOST_TOKENS, SoftPromptMethod, input_of
+from .method import MOST_TOKENS, NAME, SoftPromptMethod, input_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from adapterkit import Base, Example, Site
+    from adapterkit import Base, Effects, Example, Site
 
 __all__ = ["Prefix", "PrefixConfig", "PrefixTuning"]
 
@@ -44,9 +44,14 @@ class Prefix(nn.Module):
 
     def prefix(self) -> tuple[Tensor, Tensor]:
         """Keys and values, each ``(layers, heads, tokens, head_dim)``."""
-        layers, heads, size = self._shape
-        both = self.prompt_embeddings.view(-1, layers, 2, heads, size).permute(1, 2, 3, 0, 4)
-        return both[:, 0], both[:, 1]
+        return keys_and_values(self.prompt_embeddings, self._shape)
+
+
+def keys_and_values(table: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """What PEFT's table holds, each ``(layers, heads, tokens, head_dim)``."""
+    layers, heads, size = shape
+    both = table.view(-1, layers, 2, heads, size).permute(1, 2, 3, 0, 4)
+    return both[:, 0], both[:, 1]
 
 
 @attrs.frozen(eq=False)
@@ -99,6 +104,19 @@ class PrefixTuning(SoftPromptMethod):
         """The same as an effect."""
         keys, values = layers[INPUT].prefix()
         return {INPUT: (PrefixKV(keys.detach(), values.detach()),)}
+
+    def effects(self, config: PrefixConfig, tensors: Mapping[str, Tensor]) -> Effects:
+        """The keys and values."""
+        return {INPUT: (PrefixKV(*keys_and_values(tensors[NAME], config.shape)),)}
+
+    def express(self, effects: Effects) -> tuple[PrefixConfig, Mapping[str, Tensor]] | None:
+        """One prefix, and nothing else."""
+        found = [one for here in effects.values() for one in here]
+        if len(found) != 1 or not isinstance(found[0], PrefixKV) or not 1 <= found[0].keys.shape[2] <= MOST_TOKENS:
+            return None
+        both = torch.stack([found[0].keys, found[0].values], dim=1)
+        layers, _, heads, tokens, size = both.shape
+        return PrefixConfig(tokens=tokens, shape=(layers, heads, size)), {NAME: both.permute(3, 0, 1, 2, 4).flatten(1)}
 
     def to_peft(self, config: PrefixConfig) -> dict[str, Any]:
         """PEFT's ``PrefixTuningConfig``."""

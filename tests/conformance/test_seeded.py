@@ -9,9 +9,10 @@ import pytest
 
 from adapterkit import Traits
 from adapterkit.testing import CHECKS, run
-from tests.conformance.seeded import BUGS, GOOD
+from tests.conformance import seeded, seeded_algebra
 
-SEEDED = Path(__file__).with_name("seeded.py")
+BUGS = (*seeded.BUGS, *seeded_algebra.BUGS)
+SEEDED = [Path(__file__).with_name(name) for name in ("seeded.py", "seeded_algebra.py")]
 IN_A_PROCESS_OF_THEIR_OWN = {"importing_changes_nothing_else", "a_fresh_process_answers_the_same"}
 NOISY = Path(__file__).with_name("noisy.py")
 
@@ -23,7 +24,7 @@ def _random_state():
     random.setstate(before)
 
 
-@pytest.mark.parametrize("name", [method.name for method in GOOD])
+@pytest.mark.parametrize("name", [method.name for method in (*seeded.GOOD, *seeded_algebra.GOOD)])
 def test_a_good_method_passes(name):
     here = None if name == "good" else set(CHECKS) - IN_A_PROCESS_OF_THEIR_OWN
     wrong = [r for r in run(name, plugin=SEEDED, only=here) if r.outcome not in ("passed", "does not apply")]

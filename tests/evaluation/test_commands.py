@@ -70,10 +70,10 @@ def test_marks_are_summed_up(run, folder):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["compare"], "give BASE, DATA and --adapter NAME=FOLDER"),
-        (["compare", "BASE", "rows.jsonl"], "give BASE, DATA and --adapter NAME=FOLDER"),
+        (["compare"], "give BASE, DATA and --adapter NAME=ADAPTER"),
+        (["compare", "BASE", "rows.jsonl"], "give BASE, DATA and --adapter NAME=ADAPTER"),
         (["compare", "BASE", "none.jsonl", "--adapter", "a=one"], "no file 'none.jsonl'"),
-        (["compare", "BASE", "rows.jsonl", "--adapter", "one"], "'one' is not NAME=FOLDER"),
+        (["compare", "BASE", "rows.jsonl", "--adapter", "one"], "'one' is not NAME=ADAPTER"),
         (["compare", "BASE", "rows.jsonl", "--adapter", "a=one", "--adapter", "a=two"], "two adapters are called 'a'"),
         (["compare", "BASE", "rows.jsonl", "--adapter", "a=one", "--html", "no/p.html"], "there is no folder 'no'"),
         (

@@ -9,6 +9,7 @@ from torch.nn import functional
 from adapterkit import Adapter, Base, SelectionError, TargetError
 from adapterkit.resident import build_layers, plan_of_layers
 from adapterkit.testing import tiny_gpt2, tiny_llama
+from adapterkit_full.algebra import parameter_of
 from tests.sample_tokenizers import example_tokenizer
 from tests.support import EXAMPLE_BASE, FAMILIES, losses_of, make_adapter, state_digest
 
@@ -35,9 +36,15 @@ def changed(model, adapter):
     model = copy.deepcopy(model).double()
     parameters = dict(model.named_parameters())
     for name, delta in adapter.tensors.items():
-        site, _, own = name.rpartition(".delta_")
-        parameters[f"{site}.{own}"].data += delta.double()
+        parameter = parameters[parameter_of(name)]
+        parameter.data += (delta if is_stored_as_here(name, model) else delta.T).double()
     return model
+
+
+def is_stored_as_here(name, model):
+    """Whether the base stores the parameter as the adapter does; GPT-2's layers store the transpose."""
+    site = model.get_submodule(name.rpartition(".")[0])
+    return type(site).__name__ != "Conv1D" or not name.endswith("weight")
 
 
 def test_the_differences_are_added_to_every_parameter(base, ids):
@@ -61,9 +68,10 @@ def test_gradients_are_those_of_the_weights(base, ids):
     functional.cross_entropy(twin(ids).logits.flatten(0, 1), ids.flatten()).backward()
     want = {name: parameter.grad for name, parameter in twin.named_parameters()}
     got = {f"{site}.{name}": one.grad for site, layer in layers.items() for name, one in layer.named_parameters()}
-    assert {name.replace("delta_", "") for name in got} == set(want)
+    assert {parameter_of(name) for name in got} == set(want)
     for name, grad in got.items():
-        torch.testing.assert_close(grad, want[name.replace("delta_", "")], atol=1e-6, rtol=1e-4)
+        stored = grad if is_stored_as_here(name, twin) else grad.T
+        torch.testing.assert_close(stored, want[parameter_of(name)], atol=1e-6, rtol=1e-4)
 
 
 def test_rows_are_answered_as_if_they_were_alone(base, ids):
@@ -91,14 +99,35 @@ def test_rows_are_answered_as_if_they_were_alone(base, ids):
 )
 def test_layers_and_blocks_are_chosen_by_name(options, sites):
     adapter = full(Base(tiny_llama()), **options)
-    assert len({name.rpartition(".delta_")[0] for name in adapter.tensors}) == sites
+    assert len({name.rpartition(".")[0] for name in adapter.tensors}) == sites
+
+
+@pytest.mark.parametrize(
+    ("target", "own"),
+    [
+        ("bias", 13),
+        ("attn.c_attn.bias", 2),
+        ("transformer.h.0.attn.c_attn.weight", 1),
+        ("h.1.mlp", 4),
+        ("wte.weight", 1),
+    ],
+)
+def test_parameters_are_chosen_by_name(ids, target, own):
+    base = Base(tiny_gpt2())
+    adapter = full(base, target_modules=target)
+    assert all(f".{target}." in f".{parameter_of(name)}." for name in adapter.tensors)
+    assert len(adapter.tensors) == own
+    twin = changed(base._loaded.model, adapter)
+    with torch.no_grad():
+        want = twin(ids).logits
+    torch.testing.assert_close(base.logits(ids, adapter=adapter).double(), want, **CLOSE)
 
 
 def test_a_tied_head_changes_with_the_embedding_and_is_saved_once(ids):
     base = Base(tiny_llama(tied=True))
     for target in ("embed_tokens", "lm_head"):
         adapter = full(base, target_modules=target)
-        assert list(adapter.tensors) == ["model.embed_tokens.delta_weight"]
+        assert list(adapter.tensors) == ["model.embed_tokens.embedding_delta"]
         twin = changed(base._loaded.model, adapter)
         assert twin.lm_head.weight is twin.model.embed_tokens.weight
         with torch.no_grad(), base.using(None):

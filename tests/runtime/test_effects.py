@@ -106,7 +106,7 @@ def test_baked_weights_are_what_effects_do_in_any_order(kind):
         Scale(random(out, seed=5), bias=False),
         Scale(random(out, seed=6)),
     ]
-    changed = baked(site, effects)
+    changed = baked(site, [(effects, 1.0)])
     weight = changed["weight"].T if kind == "conv1d" else changed["weight"]
     with torch.no_grad():
         want = functional.linear(x, weight, changed.get("bias"))

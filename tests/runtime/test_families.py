@@ -15,6 +15,7 @@ from transformers import (
 
 from adapterkit import Base, SelectionError
 from adapterkit.testing.models import SIZES
+from adapterkit_full.algebra import parameter_of
 from tests.support import make_adapter
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
@@ -36,8 +37,7 @@ def seeded(cls, config):
 def changed(model, adapter):
     with torch.no_grad():
         for name, delta in adapter.tensors.items():
-            site, _, part = name.rpartition(".")
-            model.get_submodule(site).get_parameter(part.removeprefix("delta_")).add_(delta)
+            model.get_parameter(parameter_of(name)).add_(delta)
     return model
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from . import answers, bases, effects, files, options, peft, training, untouched
+from . import algebra, answers, bases, effects, files, options, peft, training, untouched
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -40,7 +40,7 @@ def _line(group: ModuleType, name: str) -> int:
 
 CHECKS = {
     name: Check(name, inspect.cleandoc(getattr(group, name).__doc__), getattr(group, name))
-    for group in (options, untouched, training, files, effects, answers, bases, peft)
+    for group in (options, untouched, training, files, effects, algebra, answers, bases, peft)
     for name in sorted(group.__all__, key=lambda name: _line(group, name))
 }
 """Every check by name."""

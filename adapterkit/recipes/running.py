@@ -1,0 +1,146 @@
+"""Runs a recipe, stage after stage."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from adapterkit.adapter import Adapter
+from adapterkit.base import Base
+from adapterkit.compose import Blend
+from adapterkit.errors import ArtifactError, ConfigError, SelectionError
+from adapterkit.merging import merge
+from adapterkit.registry import default_registry
+
+from .recipe import Recipe, read_recipe
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from adapterkit.compose import Acting
+    from adapterkit.registry import Registry
+
+    from .recipe import Stage
+
+__all__ = ["Bases", "find_parent", "run_recipe"]
+
+
+def run_recipe(
+    source: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Mapping[str, Any]] | Recipe,
+    *,
+    registry: Registry | None = None,
+) -> Adapter:
+    """Merge as a recipe says: a YAML file, or what it would say as a mapping or a list of them.
+
+    ::
+
+        run_recipe("recipe.yml")
+        run_recipe({"merge_method": "ties", "adapters": ["out/cards", "out/tone"], "parameters": {"density": 0.5}})
+
+    Args:
+        source: The recipe; paths in a file begin at its folder.
+        registry: Where strategies and methods are found; the usual one by default.
+
+    Returns:
+        The last stage's adapter; the stages, with their parents by digest, are in its ``manifest.lineage["recipe"]``.
+
+    Raises:
+        ConfigError: The recipe does not fit, an adapter is not there, or a stage is refused; it names the stage.
+        ArtifactError: A folder is refused.
+        SelectionError: Changes that cannot be merged.
+    """
+    recipe, registry = read_recipe(source), registry or default_registry()
+    check_there(recipe)
+    bases = Bases(recipe.folder, registry)
+    made: dict[str, Adapter] = {}
+    said: list[dict[str, Any]] = []
+    merged = None
+    for stage in recipe.stages:
+        with named(stage):
+            parents = [made.get(one.adapter) or find_parent(recipe, one.adapter, registry) for one in stage.adapters]
+            merged = merge(
+                parents,
+                stage.weights,
+                stage.merge_method,
+                rank=stage.rank,
+                base=bases.of(stage),
+                seed=stage.seed,
+                space=stage.space,  # type: ignore[arg-type]  # merge says which there are
+                registry=registry,
+                **stage.parameters,
+            )
+        made[stage.name] = merged
+        said.append(_said(stage, parents, made))
+    if merged is None:
+        raise ConfigError("the recipe does not fit", ["it has no stage"])
+    lineage = {**merged.manifest.lineage, "recipe": said}
+    return attrs.evolve(merged, manifest=attrs.evolve(merged.manifest, lineage=lineage))
+
+
+@attrs.frozen(eq=False)
+class Bases:
+    """The bases that stages name, each opened once."""
+
+    folder: Path
+    registry: Registry
+    _opened: dict[str, Base] = attrs.field(factory=dict, init=False)
+
+    def of(self, stage: Stage) -> Base | None:
+        """The stage's; None where it needs none. It is loaded when it is first needed."""
+        if stage.base_model is None:
+            return None
+        if stage.base_model not in self._opened:
+            here = self.folder / stage.base_model
+            location = here if here.exists() else stage.base_model
+            self._opened[stage.base_model] = Base(location, registry=self.registry)
+        return self._opened[stage.base_model]
+
+
+def find_parent(recipe: Recipe, name: str, registry: Registry) -> Acting:
+    """What lies at a path of a recipe: an adapter's folder, or the file of a blend."""
+    path = recipe.folder / name
+    return Blend.load(path, registry=registry) if path.is_file() else Adapter.load(path, registry=registry)
+
+
+def check_there(recipe: Recipe) -> None:
+    """Look for all adapters before the first one is merged.
+
+    Raises:
+        ConfigError: Some are not there.
+    """
+    names = {stage.name for stage in recipe.stages}
+    missing = [
+        f"{stage.where}: there is no adapter at {str(recipe.folder / one.adapter)!r}"
+        + (f", and no earlier stage has that name: {', '.join(sorted(names - {''}))}" if names - {""} else "")
+        for stage in recipe.stages
+        for one in stage.adapters
+        if one.adapter not in names and not (recipe.folder / one.adapter).exists()
+    ]
+    if missing:
+        raise ConfigError("the recipe does not fit", missing)
+
+
+@contextlib.contextmanager
+def named(stage: Stage) -> Iterator[None]:
+    """Errors of a stage say which it is."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{stage.where}: {str(error).partition(':')[0]}", error.problems) from error
+    except (ArtifactError, SelectionError) as error:
+        raise type(error)(f"{stage.where}: {error}") from error
+
+
+def _said(stage: Stage, parents: Sequence[Acting], made: Mapping[str, Adapter]) -> dict[str, Any]:
+    """A stage as it was done; by digests, as a path says nothing elsewhere."""
+    adapters = [
+        {"digest": parent.digest, "weight": weight, **({"stage": one.adapter} if one.adapter in made else {})}
+        for one, parent, weight in zip(stage.adapters, parents, stage.weights, strict=True)
+    ]
+    values = attrs.asdict(stage, filter=lambda field, _: field.name not in ("where", "adapters", "base_model"))
+    kept = {name: value for name, value in values.items() if value not in (None, "", {}, "weights")}
+    return {**kept, "adapters": adapters}

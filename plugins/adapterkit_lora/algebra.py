@@ -1,0 +1,140 @@
+"""What a LoRA adapter does, without a base: its tensors as effects, and effects as its tensors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+
+from adapterkit import LowRank, Rows, pattern_value
+
+from .config import MOST_ALPHA, MOST_RANK, LoraConfig
+from .layer import scale_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from adapterkit import Effect, Effects
+
+__all__ = ["effects_of", "expressed"]
+
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+DOWN_OF_TABLE, UP_OF_TABLE = ".lora_embedding_A", ".lora_embedding_B"
+TOKENS = ".token_adapter.trainable_tokens_delta"
+
+
+def effects_of(config: LoraConfig, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Effect, ...]] | None:
+    """What the tensors do at each site; None where that depends on the base's own weights.
+
+    So it is with the magnitudes of DoRA, with trained copies of biases and layers, and with updates of other parameters, whose
+    layout the module alone knows.
+    """
+    if config.use_dora or config.bias or config.modules_to_save or config.target_parameters or config.is_shifted:
+        return None
+    found: dict[str, tuple[Effect, ...]] = {}
+    for name, tensor in tensors.items():
+        if name.endswith(DOWN):
+            site = name.removesuffix(DOWN)
+            found[site] = (LowRank(tensor, tensors[site + UP], scale_of(site, config)[1]),)
+        elif name.endswith(DOWN_OF_TABLE):
+            site = name.removesuffix(DOWN_OF_TABLE)
+            found[site] = (LowRank(tensor, tensors[site + UP_OF_TABLE], scale_of(site, config)[1], embedding=True),)
+        elif name.endswith(TOKENS):
+            site = name.removesuffix(TOKENS)
+            found[site] = (Rows(torch.tensor(_tokens_at(site, config)), tensor),)
+    return found
+
+
+def _tokens_at(site: str, config: LoraConfig) -> Sequence[int]:
+    wanted = config.trainable_token_indices or ()
+    if not isinstance(wanted, dict):
+        return wanted
+    return [index for name, index in wanted.items() if site.endswith(name)][-1]
+
+
+def expressed(effects: Effects, kind: type[LoraConfig]) -> tuple[LoraConfig, dict[str, Tensor]] | None:
+    """An adapter that does exactly this; None where there is more to do than low-rank updates and other rows for tokens.
+
+    Args:
+        effects: By site; several updates at one site become one of the sum of their ranks.
+        kind: LoRA's configuration, or one that inherits from it.
+    """
+    updates: dict[str, LowRank] = {}
+    rows: dict[str, Rows] = {}
+    for site, here in effects.items():
+        low = [one for one in here if isinstance(one, LowRank)]
+        if low and len(low) == len(here):
+            updates[site] = _joined(low)
+        elif len(here) == 1 and isinstance(here[0], Rows):
+            rows[site] = here[0]
+        elif here:
+            return None
+    if not updates or not all(1 <= one.rank <= MOST_RANK for one in updates.values()):
+        return None
+    config, updates = _with_scales(updates, kind)
+    tensors = {name: tensor for site, one in updates.items() for name, tensor in _named(site, one).items()}
+    tensors |= {site + TOKENS: one.rows for site, one in rows.items()}
+    indices = {site: tuple(one.index.tolist()) for site, one in rows.items()}
+    return attrs.evolve(config, trainable_token_indices=indices or None), tensors
+
+
+def _joined(updates: Sequence[LowRank]) -> LowRank:
+    """Several updates of one weight as one, with the scales of all in it."""
+    if len(updates) == 1:
+        return updates[0]
+    down = torch.cat([one.down for one in updates])
+    return LowRank(down, torch.cat([_folded(one).up for one in updates], dim=1), 1.0, updates[0].embedding)
+
+
+def _folded(update: LowRank) -> LowRank:
+    """The same with the scale in B, in float32 at least."""
+    wide = update.up.to(torch.promote_types(update.up.dtype, torch.float32))
+    return attrs.evolve(update, up=wide * update.scale, scale=1.0)
+
+
+def _with_scales(updates: Mapping[str, LowRank], kind: type[LoraConfig]) -> tuple[LoraConfig, dict[str, LowRank]]:
+    """A configuration that says these ranks and scales, and the updates; scales that differ are folded into B."""
+    ranks, scales = {site: one.rank for site, one in updates.items()}, {one.scale for one in updates.values()}
+    scale = scales.pop() if len(scales) == 1 else 1.0
+    if not 0.0 < scale * max(ranks.values()) <= MOST_ALPHA:
+        scale = 1.0
+    counts = Counter(ranks.values())
+    rank = max(counts, key=lambda one: (counts[one], one))
+    patterns = _patterns(ranks, rank)
+    config = kind(
+        rank=rank,
+        alpha=scale * rank,
+        rank_pattern=patterns,
+        alpha_pattern={name: scale * one for name, one in patterns.items()},
+        target_modules=tuple(sorted(updates)),
+    )
+    return config, {site: one if one.scale == scale else _folded(one) for site, one in updates.items()}
+
+
+def _patterns(ranks: Mapping[str, int], usual: int) -> dict[str, int]:
+    """Names of the sites whose rank is not the usual one; last names, where all sites of such a name have the same rank.
+
+    Patterns choose among targets alone, so that it is of no matter what else a base calls so.
+    """
+    by_last: dict[str, set[int]] = {}
+    for site, rank in ranks.items():
+        by_last.setdefault(_last(site), set()).add(rank)
+    short = {
+        (_last(site) if len(by_last[_last(site)]) == 1 else site): rank for site, rank in ranks.items() if rank != usual
+    }
+    if all(pattern_value(short, site, usual) == rank for site, rank in ranks.items()):
+        return short
+    return dict(ranks)
+
+
+def _last(site: str) -> str:
+    return site.rpartition(".")[2]
+
+
+def _named(site: str, update: LowRank) -> dict[str, Tensor]:
+    down, up = (DOWN_OF_TABLE, UP_OF_TABLE) if update.embedding else (DOWN, UP)
+    return {site + down: update.down, site + up: update.up}

@@ -1,0 +1,293 @@
+import json
+
+import pytest
+import torch
+
+import adapterkit
+from adapterkit import Adapter, Base, ConfigError, SelectionError, TargetError, extract
+from adapterkit.errors import BaseLoadError, BaseMismatchError
+from adapterkit.testing import tiny_gpt2, tiny_llama, tiny_moe, tiny_qwen
+from tests.support import make_adapter
+
+IDS = torch.arange(1, 25).view(2, 12)
+
+
+def bases(*models):
+    return [Base(model) for model in models]
+
+
+def far(one, other):
+    return (one - other).abs().max().item()
+
+
+def loaded(folder, like):
+    return Base(type(like).from_pretrained(folder))
+
+
+# -- two models -------------------------------------------------------------------------------------------------------
+
+FAMILIES = {
+    "llama": (tiny_llama, ("q_proj.weight", "down_proj.weight")),
+    "tied": (lambda: tiny_llama(tied=True), ("q_proj.weight", "down_proj.weight")),
+    "gpt2": (tiny_gpt2, ("c_attn.weight", "c_fc.weight")),
+    "qwen": (tiny_qwen, ("k_proj.weight", "o_proj.weight")),
+    "moe": (tiny_moe, ("o_proj.weight", "shared_expert.up_proj.weight")),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_has_the_rank_comes_out_as_it_was(family, saved, tuned):
+    make, ends = FAMILIES[family]
+    base, folder = saved(make(), "base"), saved(tuned(make(), *ends, rank=3), "tuned")
+    adapter = extract(base, folder, rank=3)
+    shared, other = loaded(base, make()), loaded(folder, make())
+    assert far(shared.logits(IDS, adapter=adapter), other.logits(IDS)) < 1e-5
+    assert far(shared.logits(IDS), other.logits(IDS)) > 1e-2
+    touched = {site.name for site in shared.sites if f"{site.name}.weight".endswith(ends)}
+    assert set(adapter.manifest.lineage["sites"]) == touched
+    assert {name.rsplit(".", 2)[0] for name in adapter.tensors} == touched
+
+
+@pytest.mark.parametrize("family", ["llama", "tied", "gpt2", "qwen"])
+def test_the_base_is_remembered_as_when_it_is_loaded(family, saved, tuned):
+    make, ends = FAMILIES[family]
+    base, folder = saved(make(), "base"), saved(tuned(make(), *ends), "tuned")
+    adapter = extract(base, folder, rank=1)
+    assert adapter.manifest.base.fingerprint == loaded(base, make()).reference.fingerprint
+    with pytest.raises(BaseMismatchError):
+        Base(make(seed=1) if family != "tied" else tiny_llama(tied=True, seed=1)).load(adapter)
+
+
+def test_an_error_gives_each_layer_the_rank_that_it_needs(saved, tuned):
+    base = saved(tiny_llama(), "base")
+    model = tuned(tiny_llama(), "q_proj.weight", rank=2)
+    folder = saved(tuned(model, "up_proj.weight", rank=5, seed=6), "tuned")
+    adapter = extract(base, folder, max_error=1e-3)
+    assert {name.rpartition(".")[2]: one["rank"] for name, one in adapter.manifest.lineage["sites"].items()} == {
+        "q_proj": 2,
+        "up_proj": 5,
+    }
+    assert adapter.manifest.lineage["error"] <= 1e-3
+    assert far(loaded(base, model).logits(IDS, adapter=adapter), Base(model).logits(IDS)) < 1e-3
+
+
+def test_a_lower_rank_leaves_the_error_that_it_says(saved, tuned):
+    base, model = saved(tiny_llama(), "base"), tuned(tiny_llama(), "v_proj.weight")
+    adapter = extract(base, saved(model, "tuned"), rank=4)
+    for name, said in adapter.manifest.lineage["sites"].items():
+        delta = model.get_parameter(f"{name}.weight") - tiny_llama().get_parameter(f"{name}.weight")
+        s = torch.linalg.svdvals(delta.detach())
+        assert said["error"] == pytest.approx(float(s[4:].norm() / s.norm()), rel=1e-3)
+
+
+def test_files_in_pieces_and_in_half_precision_are_read_alike(saved, tuned):
+    base, model = saved(tiny_llama(), "base"), tuned(tiny_llama(), "q_proj.weight", rank=2, size=0.5)
+    whole = extract(base, saved(model, "whole"), rank=2)
+    in_pieces = saved(model, "pieces", max_shard_size="20KB")
+    assert (in_pieces / "model.safetensors.index.json").is_file()
+    assert extract(base, in_pieces, rank=2) == whole
+    half = extract(base, saved(model.bfloat16(), "half"), rank=2)  # what rounding changed elsewhere was not tuned
+    assert set(half.manifest.lineage["sites"]) == set(whole.manifest.lineage["sites"])
+
+
+def test_a_model_that_was_saved_without_its_head_is_read_too(saved, tuned):
+    base = saved(tiny_gpt2(), "base")
+    inner = tuned(
+        tiny_gpt2(), "c_fc.weight", rank=2
+    ).transformer  # as the first GPT-2s lie on the Hub: h.0.attn, with no prefix
+    adapter = extract(base, saved(inner, "tuned"), rank=2)
+    assert all(name.startswith("transformer.h.") for name in adapter.manifest.lineage["sites"])
+
+
+def test_it_is_deterministic_and_saves(pair, tmp_path):
+    one, same = extract(*pair, rank=2), extract(*pair, rank=2)
+    assert one == same
+    one.save(tmp_path / "adapter")
+    again = Adapter.load(tmp_path / "adapter")
+    assert again == one
+    said = again.manifest.lineage
+    assert (said["kind"], said["rank"], said["seed"], said["lost"]) == ("extract", 2, 0, {})
+    assert said["base"]["fingerprint"] != said["tuned"]["fingerprint"]
+
+
+def test_targets_are_chosen_as_for_training(pair):
+    adapter = extract(*pair, rank=2, target_modules=["q_proj"], ignore_rest=True)
+    assert {name.rpartition(".")[2] for name in adapter.manifest.lineage["sites"]} == {"q_proj"}
+    assert [name.split(".")[-2] for name in adapter.manifest.lineage["lost"]] == ["down_proj"] * 2
+    with pytest.raises(TargetError, match="did you mean 'q_proj'"):
+        extract(*pair, target_modules=["q_prj"])
+
+
+# -- what an adapter cannot hold --------------------------------------------------------------------------------------
+
+
+def test_what_is_no_target_is_refused_by_name_and_size(saved, tuned):
+    base = saved(tiny_llama(), "base")
+    model = tuned(tiny_llama(), "q_proj.weight", "model.norm.weight", "lm_head.weight", size=0.1)
+    folder = saved(model, "tuned")
+    with pytest.raises(SelectionError) as refused:
+        extract(base, folder, rank=2)
+    lines = str(refused.value).splitlines()
+    assert lines[1].startswith("  - model.norm.weight: 32 numbers, changed by ")
+    assert lines[2].startswith("  - lm_head.weight: 3,104 numbers, changed by ")
+    assert len(lines) == 4
+    adapter = extract(base, folder, rank=2, ignore_rest=True)
+    assert list(adapter.manifest.lineage["lost"]) == ["model.norm.weight", "lm_head.weight"]
+    assert adapter.manifest.lineage["lost"]["model.norm.weight"]["change"] == pytest.approx(0.1, rel=0.3)
+
+
+def test_biases_are_refused(saved, tuned):
+    base = saved(tiny_qwen(), "base")
+    with pytest.raises(SelectionError, match=r"layers.0.self_attn.q_proj.bias: 32 numbers"):
+        extract(base, saved(tuned(tiny_qwen(), "q_proj.bias"), "tuned"))
+
+
+def test_experts_that_the_files_hold_one_by_one_are_refused(saved, tuned):
+    base = saved(tiny_moe(), "base")
+    with pytest.raises(SelectionError, match=r"layers.0.mlp.experts.0.down_proj.weight: 768 numbers"):
+        extract(base, saved(tuned(tiny_moe(), "experts.down_proj"), "tuned"))
+
+
+def test_embeddings_and_heads_are_held_where_they_are_targets(saved, tuned):
+    base = saved(tiny_llama(), "base")
+    model = tuned(tiny_llama(), "embed_tokens.weight", "lm_head.weight", rank=2)
+    adapter = extract(base, saved(model, "tuned"), rank=2, target_modules=["embed_tokens", "lm_head"])
+    assert far(loaded(base, model).logits(IDS, adapter=adapter), Base(model).logits(IDS)) < 1e-5
+
+
+def test_a_weight_at_two_places_is_held_at_both_or_refused(saved, tuned):
+    base = saved(tiny_llama(tied=True), "base")
+    model = tuned(tiny_llama(tied=True), "embed_tokens.weight", rank=2)
+    folder = saved(model, "tuned")
+    with pytest.raises(SelectionError) as refused:
+        extract(base, folder)
+    assert "lm_head" not in str(refused.value)  # it is the embedding, and named once
+    with pytest.raises(SelectionError, match=r"lm_head.weight: 3,104 numbers"):
+        extract(base, folder, target_modules=["embed_tokens"])
+    adapter = extract(base, folder, rank=2, target_modules=["embed_tokens", "lm_head"])
+    assert far(loaded(base, model).logits(IDS, adapter=adapter), Base(model).logits(IDS)) < 1e-5
+
+
+def test_another_setting_is_refused_by_name(pair):
+    base, folder = pair
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3, "use_cache": False}))
+    with pytest.raises(SelectionError) as refused:
+        extract(base, folder)
+    assert "config.json: rms_norm_eps: 1e-06, and 0.001 in what was tuned" in str(refused.value)
+    assert "use_cache" not in str(refused.value)
+
+
+# -- unfit input ------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_model_twice_has_nothing_in_it(pair):
+    with pytest.raises(SelectionError, match="no weight of a target differs"):
+        extract(pair[0], pair[0])
+
+
+def test_another_architecture_is_refused(pair, saved):
+    with pytest.raises(SelectionError, match="the base is a llama and what was tuned a qwen2"):
+        extract(pair[0], saved(tiny_qwen(), "other"))
+
+
+def test_another_vocabulary_is_refused_by_name(pair, saved):
+    with pytest.raises(SelectionError, match=r"'model.embed_tokens.weight' is \(97, 32\) in the base and \(99, 32\)"):
+        extract(pair[0], saved(tiny_llama(vocab_size=99), "other"))
+
+
+def test_a_missing_layer_is_refused_by_name(pair, saved):
+    with pytest.raises(
+        SelectionError, match=r"other' lacks 9 of the weights that .*: model.layers.1.self_attn.q_proj.weight"
+    ):
+        extract(pair[0], saved(tiny_llama(num_hidden_layers=1), "other"))
+
+
+def test_numbers_that_are_not_finite_are_refused_by_name(pair, saved, tuned):
+    model = tuned(tiny_llama(), "q_proj.weight")
+    model.model.layers[1].self_attn.q_proj.weight.data[3, 3] = torch.nan
+    with pytest.raises(SelectionError, match=r"layers.1.self_attn.q_proj.weight' holds numbers that are not finite"):
+        extract(pair[0], saved(model, "broken"))
+
+
+def test_folders_that_hold_no_model_are_refused(pair, tmp_path):
+    with pytest.raises(BaseLoadError, match="has no config"):
+        extract(tmp_path, pair[1])
+    (pair[1] / "model.safetensors").rename(pair[1] / "pytorch_model.bin")
+    with pytest.raises(BaseLoadError, match="in safetensors"):
+        extract(*pair)
+
+
+def test_a_file_that_is_cut_short_is_refused(pair):
+    file = pair[1] / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(BaseLoadError, match="cannot be read"):
+        extract(*pair)
+
+
+def test_options_that_contradict_each_other_are_refused_together():
+    with pytest.raises(ConfigError) as refused:
+        extract("nowhere", "nowhere", rank=0, max_error=1.5)
+    assert len(refused.value.problems) == 3
+
+
+# -- an adapter -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "tied"])
+def test_a_full_adapter_becomes_what_it_does(family, saved):
+    make, _ = FAMILIES[family]
+    folder, base = saved(make(), "base"), Base(make())
+    blocks = [site.name for site in base.sites if site.kind in ("linear", "conv1d") and not site.is_head]
+    full = make_adapter(base, method="full", scale=0.02, target_modules=blocks)
+    adapter = extract(folder, full, rank=32, ignore_rest=family == "gpt2")
+    if family == "gpt2":
+        assert all(name.endswith(".bias") for name in adapter.manifest.lineage["lost"])
+        full = Adapter(
+            "full", full.config, {k: v * 0 if k.endswith("bias") else v for k, v in full.tensors.items()}, full.manifest
+        )
+    assert adapter.manifest.lineage["tuned"]["method"] == "full"
+    assert far(base.logits(IDS, adapter=adapter), base.logits(IDS, adapter=full)) < 1e-4
+    assert far(base.logits(IDS), base.logits(IDS, adapter=full)) > 1e-2
+
+
+def test_a_full_adapter_may_lie_in_a_folder_and_its_norms_are_refused(saved, tmp_path):
+    folder, base = saved(tiny_llama(), "base"), Base(tiny_llama())
+    full = make_adapter(base, method="full", scale=0.02, target_modules=["layers.0"])
+    full.save(tmp_path / "full")
+    with pytest.raises(SelectionError, match=r"layers.0.input_layernorm.weight: 32 numbers"):
+        extract(folder, tmp_path / "full")
+    adapter = extract(folder, tmp_path / "full", rank=2, ignore_rest=True)
+    assert adapter.manifest.lineage["tuned"]["digest"] == full.digest
+
+
+def test_an_adapter_of_another_base_is_refused(saved):
+    folder = saved(tiny_llama(), "base")
+    with pytest.raises(BaseMismatchError):
+        extract(folder, make_adapter(Base(tiny_llama(seed=1)), method="full"))
+
+
+def test_a_lora_is_brought_to_a_lower_rank(saved):
+    folder, base = saved(tiny_llama(), "base"), Base(tiny_llama())
+    adapter = extract(folder, make_adapter(base, rank=8), rank=2)
+    assert {one["rank"] for one in adapter.manifest.lineage["sites"].values()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "why"),
+    [
+        ("prompt_tuning", {"tokens": 3}, "Tokens"),
+        ("lora", {"use_dora": True}, "depends on the base's weights|is no sum"),
+        ("peft:ia3", {}, "Scale"),
+    ],
+)
+def test_what_is_no_sum_with_weights_is_refused(method, options, why, saved):
+    folder = saved(tiny_llama(), "base")
+    with pytest.raises(SelectionError, match=why):
+        extract(folder, make_adapter(Base(tiny_llama()), method=method, **options))
+
+
+def test_no_method_for_it_is_an_error(pair):
+    registry = adapterkit.Registry(found=[])
+    with pytest.raises(SelectionError, match="no method here has low-rank adapters"):
+        extract(*pair, registry=registry)

@@ -1,0 +1,685 @@
+"""Several adapters as one: exactly what they do together, or a refusal that names what is wrong."""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+import types
+
+import attrs
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import adapterkit
+from adapterkit import (
+    Adapter,
+    ArtifactError,
+    Base,
+    Blend,
+    ConfigError,
+    MergeStrategy,
+    PluginError,
+    SelectionError,
+    Stack,
+    hookimpl,
+    merge,
+)
+from adapterkit.artifact.manifest import BaseReference, Manifest
+from adapterkit.effects import Dense, LowRank
+from adapterkit.merging.reducing import cut, cut_dense, distance, norm
+from adapterkit.registry import Registry
+from adapterkit.resident import effects_of
+from adapterkit.shared import SharedModel
+from adapterkit.testing import tiny_gpt2, tiny_llama, tiny_moe, tiny_qwen
+from tests.support import FAMILIES, make_adapter
+
+IDS = torch.arange(1, 25).view(2, 12)
+EXACT = ["cat", "svd", "linear", "task_arithmetic"]
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return Base(tiny_llama())
+
+
+@pytest.fixture(scope="module")
+def bases():
+    return {family: Base(make()) for family, make in FAMILIES.items()}
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def base(request, bases):
+    return bases[request.param]
+
+
+@pytest.fixture(scope="module")
+def pair(llama):
+    return make_adapter(llama, rank=4, seed=1), make_adapter(llama, rank=2, seed=2)
+
+
+def gap(base, one, other):
+    """The largest difference of logits, beside how far the first moves them at all."""
+    mine, theirs, alone = (base.logits(IDS, adapter=acting) for acting in (one, other, None))
+    assert (mine - alone).abs().max() > 1e-3  # else anything would be equal
+    return float((mine - theirs).abs().max())
+
+
+def on_disk(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+# -- exact ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", EXACT)
+def test_an_exact_strategy_does_what_the_blend_does(base, strategy):
+    targets = ["q_proj", "up_proj"] if base.sites[1].name.startswith("model") else ["attn.c_attn", "mlp.c_fc"]
+    some = [
+        make_adapter(base, rank=4, alpha=3.0, seed=1),
+        make_adapter(base, rank=2, alpha=5.0, use_rslora=True, seed=2, target_modules=tuple(targets)),
+        make_adapter(base, rank=3, rank_pattern={targets[0]: 5}, alpha_pattern={targets[1]: 1.0}, seed=3),
+    ]
+    merged = merge(some, [0.7, -0.4, 1.5], strategy)
+    assert merged.method == "lora"
+    assert gap(base, merged, Blend(dict(zip(some, [0.7, -0.4, 1.5], strict=True)))) < 1e-5
+    assert merged.manifest.lineage["lost"] == {"overall": 0.0, "largest": 0.0, "site": ""}
+
+
+def test_without_weights_it_is_the_stack(llama, pair):
+    assert gap(llama, merge(pair), Stack(*pair)) < 1e-5
+
+
+def test_a_blend_is_its_parts_with_weights_multiplied(llama, pair):
+    third = make_adapter(llama, rank=3, seed=3)
+    merged = merge([Blend({pair[0]: 0.5, pair[1]: -0.2}), third], [2.0, 0.3])
+    assert merged == merge([*pair, third], [1.0, -0.4, 0.3])
+    assert merge(Blend({pair[0]: 0.5, pair[1]: -0.2})) == merge(pair, [0.5, -0.2])
+
+
+def test_soup_is_the_mean_over_all_also_where_an_adapter_leaves_a_site_alone(llama):
+    some = [make_adapter(llama, rank=2, seed=1), make_adapter(llama, rank=2, seed=2, target_modules=("q_proj",))]
+    assert gap(llama, merge(some, strategy="soup"), Blend(dict.fromkeys(some, 0.5))) < 1e-5
+
+
+MIXED = {
+    "full": {"method": "full", "scale": 0.02},
+    "dora": {"rank": 2, "use_dora": True},
+    "biases": {"rank": 2, "bias": "all"},
+    "a copy": {"rank": 2, "modules_to_save": ("lm_head",)},
+    "tokens": {"rank": 2, "trainable_token_indices": (3, 7)},
+    "an embedding": {"rank": 2, "target_modules": ("embed_tokens", "v_proj")},
+    "ia3": {"method": "peft:ia3"},
+    "loha": {"method": "peft:loha"},
+    "boft": {"method": "peft:boft"},
+    "ln_tuning": {"method": "peft:ln_tuning"},
+}
+
+
+@pytest.mark.parametrize("options", MIXED.values(), ids=MIXED)
+def test_methods_mix_on_a_base(llama, pair, options):
+    other = make_adapter(llama, seed=5, **options)
+    assert gap(llama, merge([pair[0], other], [0.8, -0.6], base=llama), Blend({pair[0]: 0.8, other: -0.6})) < 1e-5
+
+
+def test_lora_and_a_full_delta_need_no_base(base):
+    lora, full = make_adapter(base, rank=3, seed=1), make_adapter(base, method="full", seed=2, scale=0.02)
+    merged = merge([lora, full], [0.8, -0.6])
+    assert merged.method == "full"
+    assert gap(base, merged, Blend({lora: 0.8, full: -0.6})) < 1e-5
+
+
+def test_biases_that_a_base_has_and_experts(llama):
+    for model in (tiny_qwen(), tiny_moe()):
+        here = Base(model)
+        some = [make_adapter(here, method="full", seed=seed, scale=0.02) for seed in (1, 2)]
+        assert gap(here, merge(some, [0.5, 0.5]), Blend(dict.fromkeys(some, 0.5))) < 1e-5
+
+
+def test_dora_scales_its_base_and_not_the_other_adapters(llama):
+    """In float64, from the definition: m / |W + s B A| (W + s B A) - W is what one DoRA adapter changes."""
+    dora, lora = make_adapter(llama, rank=2, use_dora=True, seed=1), make_adapter(llama, rank=2, seed=2)
+    merged = effects_of(llama.registry, merge([dora, lora], [0.5, 2.0], base=llama))
+    site = next(one for one in llama.sites if one.name.endswith("0.mlp.up_proj"))
+    part = {name.removeprefix(f"{site.name}."): one.double() for name, one in dora.tensors.items() if site.name in name}
+    weight = site.weight.detach().double()
+    changed = weight + 2.0 * part["lora_B.weight"] @ part["lora_A.weight"]
+    magnitude = part["lora_magnitude_vector"] / changed.norm(dim=1)
+    other = {
+        name.removeprefix(f"{site.name}."): one.double() for name, one in lora.tensors.items() if site.name in name
+    }
+    right = 0.5 * (magnitude[:, None] * changed - weight) + 2.0 * 2.0 * other["lora_B.weight"] @ other["lora_A.weight"]
+    torch.testing.assert_close(merged[site.name][0].delta.double(), right, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("on_base", [False, True])
+def test_ia3_is_a_scale_alone_and_a_change_of_weights_on_its_base(llama, on_base):
+    some = {make_adapter(llama, method="peft:ia3", seed=seed): weight for seed, weight in ((1, 0.5), (2, -0.7))}
+    merged = merge(Blend(some), base=llama if on_base else None)
+    assert merged.method == ("full" if on_base else "peft:ia3")
+    assert gap(llama, merged, Blend(some)) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["prompt_tuning", "prefix_tuning"])
+def test_virtual_tokens_stand_one_after_another(llama, method):
+    first, second = (make_adapter(llama, method=method, tokens=count, seed=count, scale=1.0) for count in (3, 2))
+    merged = merge([first, second])
+    assert gap(llama, merged, Stack(first, second)) < 1e-5
+    assert merged != merge([second, first])
+
+
+def test_linear_adds_up_equally_many_virtual_tokens(llama):
+    first, second = (make_adapter(llama, method="prompt_tuning", tokens=3, seed=seed) for seed in (1, 2))
+    merged = merge([first, second], [0.25, 0.75], "linear")
+    (one,), (other,), (made,) = (adapter.tensors.values() for adapter in (first, second, merged))
+    torch.testing.assert_close(made, 0.25 * one + 0.75 * other)
+
+
+def test_rows_of_different_tokens_stand_beside_each_other(llama):
+    first, second = (
+        make_adapter(llama, rank=2, trainable_token_indices=tokens, seed=tokens[0]) for tokens in ((3, 5), (1, 9, 11))
+    )
+    assert gap(llama, merge([first, second]), Stack(first, second)) < 1e-5
+
+
+# -- where a head shares the weight of its embedding ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tied():
+    return Base(tiny_llama(tied=True))
+
+
+def test_two_full_deltas_of_tied_weights(tied):
+    some = {make_adapter(tied, method="full", seed=seed, scale=0.02): 0.5 for seed in (1, 2)}
+    for here in (None, tied):
+        merged = merge(Blend(some), base=here)
+        assert gap(tied, merged, Blend(some)) < 1e-5
+        assert not any(name.startswith("lm_head") for name in merged.tensors)
+
+
+def test_tied_weights_that_are_changed_in_one_place_by_one_adapter_and_in_both_by_another(tied):
+    lora = make_adapter(tied, rank=2, seed=1, target_modules=("embed_tokens", "q_proj"))
+    full = make_adapter(tied, method="full", seed=2, scale=0.02, target_modules=("embed_tokens", "q_proj"))
+    with pytest.raises(SelectionError, match=r"whether a head shares the weight of 'model.embed_tokens'.*give base="):
+        merge([lora, full])
+    with pytest.raises(SelectionError, match="no method has an adapter"):
+        merge([lora, full], base=tied)  # full would change the head as well
+    only_rank = merge([lora, full], base=tied, rank=32)  # 32 is all that the weights have
+    assert only_rank.method == "lora"
+    assert gap(tied, only_rank, Stack(lora, full)) < 1e-4
+
+
+def test_an_update_that_was_full_at_both_places_stays_at_both(tied):
+    full = make_adapter(tied, method="full", seed=2, scale=0.02, target_modules=("embed_tokens",))
+    merged = merge(full, rank=32, base=tied)
+    assert gap(tied, merged, full) < 1e-4
+
+
+# -- rank -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["cat", "svd", "linear"])
+def test_a_lower_rank_is_the_best_one_and_says_what_it_lost(llama, pair, strategy):
+    merged = merge(pair, [0.7, -0.3], strategy, rank=3)
+    sums = [effects_of(llama.registry, one) for one in pair]
+    made = effects_of(llama.registry, merged)
+    lost, total, largest = 0.0, 0.0, 0.0
+    for site, (update,) in made.items():
+        whole = sum(w * one[site][0].delta().double() for w, one in zip([0.7, -0.3], sums, strict=True))
+        values = torch.linalg.svdvals(whole)
+        assert update.rank == 3
+        error = torch.linalg.norm(whole - update.delta().double())
+        torch.testing.assert_close(error, torch.linalg.norm(values[3:]), rtol=1e-4, atol=1e-6)
+        lost, total = lost + float(error**2), total + float((values**2).sum())
+        largest = max(largest, float(error / torch.linalg.norm(values)))
+    said = merged.manifest.lineage["lost"]
+    assert said["overall"] == pytest.approx((lost / total) ** 0.5, rel=1e-2)
+    assert said["largest"] == pytest.approx(largest, rel=1e-2)
+    assert said["site"] in made
+
+
+def test_svd_drops_directions_that_are_there_twice(llama, pair):
+    twice = merge([merge(pair), pair[0]], [1.0, 0.5], "svd")
+    assert {one.rank for (one,) in effects_of(llama.registry, twice).values()} == {6}
+    assert {one.rank for (one,) in effects_of(llama.registry, merge([merge(pair), pair[0]])).values()} == {10}
+
+
+def test_a_result_of_low_rank_parents_is_cut_to_the_sum_of_their_ranks(llama, pair):
+    merged = merge(pair, strategy="ties", density=0.5)
+    assert {one.rank for (one,) in effects_of(llama.registry, merged).values()} == {6}
+    assert 0.0 < merged.manifest.lineage["lost"]["overall"] < 1.0
+
+
+def test_a_full_delta_becomes_lora_with_a_rank(llama):
+    full = make_adapter(llama, method="full", seed=1, scale=0.02, target_modules=("layers.0.mlp",))
+    merged = merge(full, rank=32)
+    assert merged.method == "lora"
+    assert gap(llama, merged, full) < 1e-5
+    assert merge(full, rank=4).manifest.lineage["lost"]["overall"] > 0.1
+
+
+def test_a_sum_of_nothing_is_an_adapter_that_does_nothing(llama, pair):
+    twin = attrs.evolve(pair[0], manifest=Manifest())
+    for strategy in ("cat", "svd"):
+        nothing = merge([pair[0], twin], [1.0, -1.0], strategy)
+        torch.testing.assert_close(llama.logits(IDS, adapter=nothing), llama.logits(IDS))
+
+
+def test_the_randomised_svd_is_close_to_the_best():
+    stream = torch.Generator().manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(n, 1100, generator=stream, dtype=torch.float64)).Q for n in (1200, 1100))
+    values = 1.0 / torch.arange(1, 1101).double() ** 0.5  # falls slowly, as those of real deltas do
+    whole = ((left * values) @ right.T).float()
+    best = float(torch.linalg.norm(values[16:]))
+    assert distance(whole, cut_dense(whole, 16)) == pytest.approx(best, rel=2e-3)
+
+
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 2**31))
+def test_cutting_factors_is_the_svd_of_their_product(rank, wanted, seed):
+    stream = torch.Generator().manual_seed(seed)
+    update = LowRank(torch.randn(rank, 7, generator=stream), torch.randn(6, rank, generator=stream), -1.5)
+    made = cut(update, wanted)
+    values = torch.linalg.svdvals(update.delta().double())
+    assert made.rank == min(rank, wanted)
+    assert distance(update, made) == pytest.approx(float(torch.linalg.norm(values[wanted:])), abs=1e-5)
+    assert norm(update) == pytest.approx(float(torch.linalg.norm(values)))
+
+
+# -- lineage, bytes, memory -----------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_says_what_it_was_made_of(llama, pair, tmp_path):
+    merged = merge(pair, [0.7, -0.3], "ties", density=0.5, seed=4, rank=3)
+    folder = merged.save(tmp_path / "merged")
+    said = Adapter.load(folder).manifest
+    assert said.base == llama.reference
+    lineage = dict(said.lineage)
+    lost = lineage.pop("lost")
+    assert set(lost) == {"overall", "largest", "site"}
+    assert lineage.pop("options")["density"] == 0.5
+    assert lineage == {
+        "kind": "merge",
+        "strategy": "ties",
+        "weights": [0.7, -0.3],
+        "rank": 3,
+        "seed": 4,
+        "parents": [
+            {"digest": one.digest, "method": "lora", "weight": weight, "base": llama.reference.fingerprint}
+            for one, weight in zip(pair, [0.7, -0.3], strict=True)
+        ],
+    }
+
+
+AGAIN = """
+import sys
+from adapterkit import Adapter, merge
+parents = [Adapter.load(one) for one in sys.argv[1:3]]
+for strategy in ("svd", "dare_ties"):
+    merge(parents, [0.7, -0.3], strategy, rank=3, seed=5).save(f"{sys.argv[3]}/{strategy}")
+assert not {"transformers", "peft"} & set(sys.modules), "merging needs no model library"
+"""
+
+
+def test_the_same_bytes_in_two_processes_and_no_model_library(pair, tmp_path):
+    folders = [one.save(tmp_path / str(number)) for number, one in enumerate(pair)]
+    subprocess.run([sys.executable, "-c", AGAIN, *folders, tmp_path / "other"], check=True)
+    for strategy in ("svd", "dare_ties"):
+        mine = merge(pair, [0.7, -0.3], strategy, rank=3, seed=5).save(tmp_path / strategy)
+        assert on_disk(mine) == on_disk(tmp_path / "other" / strategy)
+
+
+def test_no_base_is_made(pair, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a base was made")
+
+    monkeypatch.setattr(SharedModel, "__init__", refuse)
+    merge(pair, strategy="dare_ties")
+
+
+def test_a_seed_repeats_and_a_site_does_not_depend_on_the_others(llama, pair):
+    few = [make_adapter(llama, rank=2, seed=seed, target_modules=("q_proj",)) for seed in (1, 2)]
+    assert merge(pair, strategy="dare_linear", seed=1) == merge(pair, strategy="dare_linear", seed=1)
+    assert merge(pair, strategy="dare_linear", seed=1) != merge(pair, strategy="dare_linear", seed=2)
+    alone = merge(few, strategy="dare_linear", seed=1)
+    more = merge(
+        [*few, make_adapter(llama, rank=2, seed=3, target_modules=("v_proj",))], strategy="dare_linear", seed=1
+    )
+    assert alone.tensors.keys() < more.tensors.keys()
+    assert all(torch.equal(one, more.tensors[name]) for name, one in alone.tensors.items())
+
+
+def test_the_base_is_not_changed_and_holds_nothing_new(llama):
+    some = [make_adapter(llama, rank=2, use_dora=True, seed=seed) for seed in (31, 32)]
+    before, resident = {k: v.clone() for k, v in llama.model.state_dict().items()}, llama.resident
+    merge(some, base=llama)
+    assert llama.resident == resident
+    assert all(torch.equal(one, before[name]) for name, one in llama.model.state_dict().items())
+
+
+def test_the_name_is_the_function_whatever_was_imported():
+    importlib.import_module("adapterkit.merging.engine")
+    importlib.reload(sys.modules["adapterkit.merging"])
+    assert callable(adapterkit.merge)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("adapterkit.merge")
+
+
+# -- refusals -------------------------------------------------------------------------------------------------------------
+
+
+def test_everything_that_is_wrong_is_said_at_once(llama, pair):
+    other = make_adapter(Base(tiny_llama(seed=7)), rank=2, seed=1)
+    with pytest.raises(ConfigError) as caught:
+        merge([*pair, other], [1.0, 2.0, 3.0], "tise", rank=0, seed=1.5, space="up")
+    said = str(caught.value)
+    for part in ("another base", "rank: must be", "seed: must be", "space: must be", "did you mean 'ties'"):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([],), "there are none to merge"),
+        (({},), "a list of adapters, or Blend"),
+        ((7,), "a list of adapters"),
+        ((["cards"],), "not 'cards'"),
+        (("pair", [1.0]), "1 for 2 adapters"),
+        (("pair", [1.0, float("nan")]), "nan is no finite number"),
+        (("pair", [float("inf"), 1.0]), "inf is no finite number"),
+        (("pair", [True, 1.0]), "True is no finite number"),
+        (("twice",), "is there twice"),
+    ],
+)
+def test_adapters_and_weights_that_make_no_sense(pair, arguments, message):
+    known = {"pair": pair, "twice": [pair[0], pair[0]]}
+    first = known[arguments[0]] if isinstance(arguments[0], str) else arguments[0]
+    with pytest.raises(ConfigError, match=message):
+        merge(first, *arguments[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"density": 0.0}, "density.*above 0"),
+        ({"density": 1.5}, "density"),
+        ({"density": "half"}, "density: must be a number, not 'half'"),
+        ({"densty": 0.5}, "densty: no such option; did you mean 'density'"),
+        ({"majority_sign_method": "most"}, "majority_sign_method"),
+        ({"space": "factor"}, "space: must be 'weights' or 'factors'"),
+    ],
+)
+def test_options_that_make_no_sense(pair, options, message):
+    with pytest.raises(ConfigError, match=message):
+        merge(pair, strategy="ties", **options)
+
+
+def test_a_rank_over_the_limit_names_the_sites(pair):
+    with pytest.raises(
+        SelectionError, match=r"'model.layers.0.self_attn.k_proj'.*rank=20 is over its limit.*\(16, 32\) has 16"
+    ):
+        merge(pair, rank=20)
+
+
+def test_other_shapes_at_a_site(llama, pair):
+    other = make_adapter(Base(tiny_llama(intermediate_size=40)), rank=2, seed=1)
+    unknown = attrs.evolve(other, manifest=Manifest())
+    with pytest.raises(
+        SelectionError, match=r"up_proj.*changes a weight \(48, 32\).*one \(40, 32\): their bases differ"
+    ):
+        merge([pair[0], unknown])
+
+
+def test_another_base_than_the_one_that_is_given(pair):
+    with pytest.raises(ConfigError, match="another base than the base that is given"):
+        merge(pair, base=Base(tiny_llama(seed=7)))
+
+
+def test_an_adapter_that_knows_no_base_is_taken_and_gets_the_others(llama, pair):
+    unknown = attrs.evolve(pair[1], manifest=Manifest(base=BaseReference(name="somewhere")))
+    assert merge([unknown, pair[0]]).manifest.base == llama.reference
+
+
+NEED_BASE = {
+    "dora": {"rank": 2, "use_dora": True},
+    "a copy": {"rank": 2, "modules_to_save": ("lm_head",)},
+    "ia3": {"method": "peft:ia3"},
+}
+
+
+@pytest.mark.parametrize("options", NEED_BASE.values(), ids=NEED_BASE)
+def test_what_depends_on_the_base_asks_for_it(llama, pair, options):
+    with pytest.raises(SelectionError, match="give base="):
+        merge([pair[0], make_adapter(llama, seed=5, **options)])
+
+
+def test_rows_of_the_same_token_or_weighted_ask_for_the_base(llama):
+    some = [make_adapter(llama, rank=2, trainable_token_indices=(3, 5), seed=seed) for seed in (1, 2)]
+    with pytest.raises(SelectionError, match="give base="):
+        merge(some)
+    with pytest.raises(SelectionError, match="give base="):
+        merge(some[0], [0.5])
+    assert gap(llama, merge(some, [0.5, 0.4], base=llama), Blend(dict(zip(some, [0.5, 0.4], strict=True)))) < 1e-5
+
+
+def test_a_scale_needs_a_weighted_sum(llama):
+    some = [make_adapter(llama, method="peft:ia3", seed=seed) for seed in (1, 2)]
+    with pytest.raises(SelectionError, match="'ties' merges changes of weights.*Scale: give base="):
+        merge(some, strategy="ties")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "weights", "strategy", "message"),
+    [
+        (("prompt_tuning", "lora"), None, "cat", "LowRank, Tokens.*Stack"),
+        (("prompt_tuning", "prefix_tuning"), None, "cat", "PrefixKV and Tokens do not go together.*Stack"),
+        (("prompt_tuning", "prompt_tuning"), [0.5, 1.0], "cat", "their weight is 1, and not 0.5"),
+        (("prompt_tuning", "prompt_tuning"), None, "linear", "equally many of each: use them together as a Stack"),
+        (("prompt_tuning", "prompt_tuning"), None, "ties", "acts by Tokens: use them together as a Stack"),
+    ],
+)
+def test_virtual_tokens_that_do_not_merge(llama, kinds, weights, strategy, message):
+    options = [{"tokens": 3 - place} if kind != "lora" else {"rank": 2} for place, kind in enumerate(kinds)]
+    some = [
+        make_adapter(llama, method=kind, seed=place, **own)
+        for place, (kind, own) in enumerate(zip(kinds, options, strict=True))
+    ]
+    with pytest.raises(SelectionError, match=message):
+        merge(some, weights, strategy)
+
+
+def test_a_strategy_of_updates_refuses_whole_changes(llama, pair):
+    full = make_adapter(llama, method="full", seed=1, scale=0.02)
+    with pytest.raises(
+        SelectionError, match=r"'lm_head'.* and \d+ more: the full adapter .* 'knots' takes those alone"
+    ):
+        merge([pair[0], full], strategy="knots")
+
+
+def test_numbers_that_are_not_finite(pair):
+    broken = attrs.evolve(pair[0], tensors={name: one * float("nan") for name, one in pair[0].tensors.items()})
+    with pytest.raises(SelectionError, match="not finite or too large"):
+        merge([broken, pair[1]])
+    with pytest.raises(SelectionError, match="not finite or too large"):
+        merge(pair, [1e39, 1.0])
+
+
+def test_a_tampered_parent_is_refused_before_it_is_merged(pair, tmp_path):
+    folder = pair[0].save(tmp_path / "parent")
+    file = folder / "adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ArtifactError):
+        Adapter.load(folder)
+
+
+def test_space_factors_needs_equal_ranks_and_a_strategy_of_whole_changes(llama, pair):
+    with pytest.raises(SelectionError, match="space='factors' is for equal ranks"):
+        merge(pair, strategy="linear", space="factors")
+    with pytest.raises(ConfigError, match="takes both factors together"):
+        merge(pair, strategy="cat", space="factors")
+    full = make_adapter(llama, method="full", seed=1, scale=0.02)
+    with pytest.raises(SelectionError, match="all of low rank"):
+        merge([pair[0], full], strategy="linear", space="factors")
+
+
+# -- strategies of others -------------------------------------------------------------------------------------------------
+
+
+def with_strategy(function, **about):
+    registry = Registry()
+    plugin = types.ModuleType("mine")
+
+    @hookimpl
+    def adapterkit_merge_strategies():
+        yield MergeStrategy(name="mine", merge=function, **about)
+
+    plugin.adapterkit_merge_strategies = adapterkit_merge_strategies
+    registry.add(plugin)
+    return registry
+
+
+def test_a_typed_function_is_a_strategy(llama, pair):
+    def middle(deltas: list[torch.Tensor], weights: list[float], *, power: float = 1.0) -> torch.Tensor:
+        return torch.stack([weight**power * one for weight, one in zip(weights, deltas, strict=True)]).median(0).values
+
+    full = [make_adapter(llama, method="full", seed=seed, scale=0.02) for seed in (1, 2, 3)]
+    merged = merge(full, [1.0, 2.0, 3.0], "mine", power=2, registry=with_strategy(middle))
+    name = "lm_head.delta_weight"
+    right = (
+        torch.stack([weight**2 * one.tensors[name] for weight, one in zip((1, 2, 3), full, strict=True)])
+        .median(0)
+        .values
+    )
+    torch.testing.assert_close(merged.tensors[name], right)
+    assert merged.manifest.lineage["options"] == {"power": 2.0}
+
+
+def test_a_strategy_is_given_what_it_asks_for(llama, pair):
+    seen = {}
+
+    def curious(
+        deltas: list[torch.Tensor],
+        weights: list[float],
+        *,
+        base: torch.Tensor,
+        rank: int | None,
+        generator: torch.Generator,
+        floor: int,
+    ) -> torch.Tensor:
+        seen[tuple(base.shape)] = (rank, floor, generator.initial_seed(), float(base.norm()))
+        return deltas[0]
+
+    registry = with_strategy(curious)
+    with pytest.raises(ConfigError, match=r"(?s)floor: is required|give base="):
+        merge(pair, strategy="mine", registry=registry)
+    with pytest.raises(ConfigError, match="compares with the base's own weights: give base="):
+        merge(pair, strategy="mine", registry=registry, floor=1)
+    merge(pair, strategy="mine", registry=registry, base=llama, floor=1, rank=3)
+    assert {one[:2] for one in seen.values()} == {(3, 1)}
+    site = next(one for one in llama.sites if one.name.endswith("1.mlp.up_proj"))
+    assert seen[48, 32][3] == pytest.approx(float(site.weight.detach().norm()))
+
+
+def wrong_shape(deltas: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
+    return deltas[0].T
+
+
+def untyped(deltas, weights):
+    return deltas[0]
+
+
+def takes_seed(deltas: list[torch.Tensor], weights: list[float], *, seed: int = 0) -> torch.Tensor:
+    return deltas[0]
+
+
+def unreadable(deltas: "list[Tensro]", weights: "list[float]") -> "Tensor":  # noqa: F821
+    return deltas[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (wrong_shape, r"returned a tensor \(\d+, \d+\) at 'model.layers.0.mlp.down_proj.weight'"),
+        (untyped, "must be a function of"),
+        (takes_seed, r"\['seed'\].*words of merge itself"),
+        (unreadable, "cannot be read.*Tensro"),
+    ],
+)
+def test_a_strategy_that_breaks_its_contract_is_named(pair, function, message):
+    with pytest.raises(PluginError, match=message):
+        merge(pair, strategy="mine", registry=with_strategy(function))
+
+
+def test_what_a_strategy_refuses_is_an_error_of_its_options(pair):
+    def picky(deltas: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
+        raise ValueError("weights: must add up to 1")
+
+    with pytest.raises(ConfigError, match=re.escape("weights: must add up to 1")):
+        merge(pair, strategy="mine", registry=with_strategy(picky))
+
+
+# -- merging what composes is composing it ---------------------------------------------------------------------------------
+
+WEIGHTS = st.floats(-2.0, 2.0).filter(lambda one: abs(one) > 0.05)
+PLACES = {"gpt2": ("c_attn", "c_fc", "wte"), "llama": ("q_proj", "down_proj", "embed_tokens")}
+KINDS = {
+    "lora": {},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "tokens": {"trainable_token_indices": (3, 9)},
+    "biases": {"bias": "all"},
+    "full": {"method": "full"},
+}
+
+
+@pytest.fixture(scope="module")
+def untied():
+    """Where a head shares its embedding's weight, some sums are no single adapter's: see above."""
+    return {"llama": Base(tiny_llama()), "gpt2": Base(tiny_gpt2(tie_word_embeddings=False))}
+
+
+@st.composite
+def parent(draw):
+    kind = draw(st.sampled_from(sorted(KINDS)))
+    where = draw(st.sets(st.integers(0, 1 if kind in ("dora", "tokens") else 2), min_size=1))
+    return kind, draw(st.integers(1, 6)), draw(st.sampled_from([0.5, 2.0, 7.0])), where, draw(WEIGHTS)
+
+
+def made(base, family, number, kind, rank, alpha, where):
+    if kind == "full":
+        return make_adapter(base, method="full", seed=number, scale=0.01)
+    targets = tuple(PLACES[family][place] for place in sorted(where))
+    return make_adapter(base, seed=number, rank=rank, alpha=alpha, target_modules=targets, scale=0.1, **KINDS[kind])
+
+
+@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(st.sampled_from(sorted(PLACES)), st.sampled_from(EXACT), st.lists(parent(), min_size=1, max_size=3))
+def test_merging_what_composes_is_composing_it(untied, family, strategy, parents):
+    here = untied[family]
+    some = {made(here, family, number, *one[:-1]): one[-1] for number, one in enumerate(parents)}
+    blend = Blend(some)
+    merged = merge(blend, strategy=strategy, base=here)
+    right, mine = (here.logits(IDS, adapter=one) for one in (blend, merged))
+    assert float((mine - right).abs().max()) < 1e-5 * max(1.0, float(right.abs().max()))
+    for one in {*some, merged}:
+        here.unload(one)
+
+
+def test_json_holds_the_lineage(pair):
+    json.dumps(merge(pair, strategy="dare_ties").manifest.lineage, allow_nan=False)
+
+
+def test_effects_are_what_the_kinds_are(llama, pair):
+    full = make_adapter(llama, method="full", seed=1, scale=0.02)
+    made = effects_of(llama.registry, merge([pair[0], full]))
+    assert all(isinstance(one, Dense) for here in made.values() for one in here)
+
+
+def test_a_small_gpt2_alone(pair):
+    here = Base(tiny_gpt2())
+    full = make_adapter(here, method="full", seed=3, scale=0.02)
+    assert gap(here, merge(full, [0.5]), Blend({full: 0.5})) < 1e-5

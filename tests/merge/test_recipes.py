@@ -1,0 +1,326 @@
+"""Recipes: stages in mergekit's words, planned and run."""
+
+import json
+import shutil
+
+import pytest
+
+from adapterkit import Adapter, ArtifactError, Base, Blend, ConfigError, Registry, SelectionError, merge
+from adapterkit.discovery import find
+from adapterkit.recipes import plan_recipe, read_recipe, run_recipe
+from adapterkit.testing import tiny_gpt2, tiny_llama
+from tests.support import EXAMPLE_BASE, make_adapter
+
+
+@pytest.fixture(scope="module")
+def base():
+    return Base(tiny_llama())
+
+
+@pytest.fixture(scope="module")
+def adapters(base):
+    return {
+        "cards": make_adapter(base, rank=4, seed=1),
+        "tone": make_adapter(base, rank=2, seed=2, target_modules=("q_proj", "v_proj")),
+        "whole": make_adapter(base, method="full", seed=3, target_modules=("q_proj",)),
+        "dora": make_adapter(base, rank=2, seed=4, use_dora=True),
+        "soft": make_adapter(base, method="prompt_tuning", tokens=2),
+        "other": make_adapter(Base(tiny_gpt2()), rank=2),
+    }
+
+
+@pytest.fixture
+def folder(adapters, tmp_path, monkeypatch):
+    """A folder with adapters, which is not the current one."""
+    monkeypatch.chdir(tmp_path)
+    for name, adapter in adapters.items():
+        adapter.save(tmp_path / "recipes" / "out" / name)
+    return tmp_path / "recipes"
+
+
+@pytest.fixture
+def write(folder):
+    def call(text):
+        (folder / "recipe.yml").write_text(text)
+        return folder / "recipe.yml"
+
+    return call
+
+
+TWO_STAGES = """
+name: skills
+merge_method: ties
+models:
+  - model: out/cards
+    parameters: {weight: 0.7}
+  - {model: out/tone, weight: -0.3}
+parameters: {density: 5e-1, normalize: true, lambda: 2.0}
+---
+adapters:
+  - {adapter: skills, weight: 1}
+  - {adapter: out/whole, weight: 0.5}
+rank: 3
+"""
+
+
+def test_a_recipe_is_the_merges_that_it_names(write, adapters):
+    merged = run_recipe(write(TWO_STAGES))
+    options = {"density": 0.5, "normalize": "weights", "scaling": 2.0}
+    skills = merge([adapters["cards"], adapters["tone"]], [0.7, -0.3], "ties", **options)
+    wanted = merge([skills, adapters["whole"]], [1.0, 0.5], rank=3)
+    assert merged == wanted
+    assert merged.manifest.lineage == {
+        **wanted.manifest.lineage,
+        "recipe": [
+            {
+                "name": "skills",
+                "merge_method": "ties",
+                "parameters": options,
+                "seed": 0,
+                "adapters": [
+                    {"digest": adapters["cards"].digest, "weight": 0.7},
+                    {"digest": adapters["tone"].digest, "weight": -0.3},
+                ],
+            },
+            {
+                "merge_method": "cat",
+                "rank": 3,
+                "seed": 0,
+                "adapters": [
+                    {"digest": skills.digest, "weight": 1.0, "stage": "skills"},
+                    {"digest": adapters["whole"].digest, "weight": 0.5},
+                ],
+            },
+        ],
+    }
+
+
+def test_the_lineage_is_kept_and_says_nothing_of_paths(write, tmp_path):
+    folder = run_recipe(write(TWO_STAGES)).save(tmp_path / "merged")
+    lineage = Adapter.load(folder).manifest.lineage
+    assert lineage["recipe"][0]["name"] == "skills"
+    assert str(tmp_path) not in json.dumps(lineage)
+    assert "out/" not in json.dumps(lineage)
+
+
+def test_mappings_lists_and_json_say_the_same_as_yaml(write, folder, adapters):
+    stages = [
+        {
+            "name": "skills",
+            "merge_method": "dare_ties",
+            "adapters": [{"adapter": "recipes/out/cards"}, "recipes/out/tone"],
+            "seed": 3,
+        },
+        {"merge_method": "svd", "adapters": ["skills"], "rank": 2},
+    ]
+    wanted = merge([adapters["cards"], adapters["tone"]], strategy="dare_ties", seed=3)
+    assert run_recipe(stages[0]) == wanted
+    assert run_recipe(stages) == merge(wanted, strategy="svd", rank=2)
+    (folder / "recipe.json").write_text(json.dumps(stages).replace("recipes/", ""))
+    assert run_recipe(folder / "recipe.json") == run_recipe(stages)
+    assert run_recipe(read_recipe(stages)) == run_recipe(stages)
+
+
+def test_a_blends_file_may_be_merged(folder, adapters):
+    blend = Blend({adapters["cards"]: 0.5, adapters["tone"]: 2.0})
+    blend.save(
+        folder / "mix.json", {one: folder / "out" / name for name, one in adapters.items() if one in blend.adapters}
+    )
+    assert run_recipe({"adapters": ["recipes/mix.json"]}) == merge(blend)
+
+
+def test_factors_are_merged_apart_where_that_is_asked_for(adapters, folder):
+    stage = {"merge_method": "linear", "adapters": ["recipes/out/cards", "recipes/out/cards2"], "space": "factors"}
+    other = make_adapter(Base(tiny_llama()), rank=4, seed=9)
+    other.save(folder / "out" / "cards2")
+    assert run_recipe(stage) == merge([adapters["cards"], other], strategy="linear", space="factors")
+    (planned,) = plan_recipe(stage).stages
+    assert planned.rank == (4, 4)
+
+
+def test_a_base_is_opened_for_what_needs_one(folder, write):
+    model = tiny_llama(vocab_size=8192, max_position_embeddings=128)
+    model.save_pretrained(folder / "base")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(EXAMPLE_BASE / name, folder / "base" / name)
+    base = Base(folder / "base")
+    one, two = make_adapter(base, rank=2, seed=1), make_adapter(base, rank=2, seed=2, use_dora=True)
+    one.save(folder / "out" / "one")
+    two.save(folder / "out" / "two")
+    stage = "merge_method: svd\nadapters: [out/one, out/two]\nrank: 6\n"
+    (refused,) = plan_recipe(write(stage)).refused
+    assert "depends on the base's weights" in refused
+    with pytest.raises(SelectionError, match=r"line 1: .*depends on the base's weights"):
+        run_recipe(write(stage))
+    recipe = write(stage + "base_model: base\n")
+    assert run_recipe(recipe) == merge([one, two], strategy="svd", rank=6, base=base)
+    (planned,) = plan_recipe(recipe).stages
+    assert planned.refused == ()
+    assert planned.rank == (6, 6)
+
+
+# -- plans ----------------------------------------------------------------------------------------------------------------
+
+
+def actual(adapter):
+    """The ranks and the size of an adapter."""
+    ranks = [tensor.shape[0] for name, tensor in adapter.tensors.items() if name.endswith("lora_A.weight")]
+    return (min(ranks), max(ranks)) if ranks else None, 4 * adapter.parameters
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"adapters": ["cards", "tone"]},
+        {"adapters": ["cards", "tone"], "rank": 3},
+        {"adapters": ["cards", "tone"], "merge_method": "svd"},
+        {"adapters": ["cards", "tone"], "merge_method": "ties", "rank": 5},
+        {"adapters": ["cards", "tone"], "merge_method": "dare_linear"},
+        {"adapters": ["cards", "whole"]},
+        {"adapters": ["cards", "whole"], "rank": 8},
+        {"adapters": ["whole"], "merge_method": "linear"},
+        {"adapters": ["soft"]},
+    ],
+    ids=str,
+)
+def test_a_plan_says_what_becomes_of_it(folder, stage):
+    stage = {**stage, "adapters": [f"recipes/out/{name}" for name in stage["adapters"]]}
+    (planned,) = plan_recipe(stage).stages
+    assert planned.refused == ()
+    ranks, size = actual(run_recipe(stage))
+    if ranks is not None:
+        assert planned.rank == ranks
+    assert planned.bytes == size
+
+
+def test_a_plan_lists_parents_and_goes_through_stages(write, adapters):
+    first, last = plan_recipe(write(TWO_STAGES)).stages
+    assert [(one.adapter, one.weight, one.digest, one.rank) for one in first.parents] == [
+        ("out/cards", 0.7, adapters["cards"].digest, (4, 4)),
+        ("out/tone", -0.3, adapters["tone"].digest, (2, 2)),
+    ]
+    assert first.parents[0].bytes == 4 * adapters["cards"].parameters
+    assert first.rank == (4, 6)
+    assert [(one.adapter, one.digest, one.rank) for one in last.parents] == [
+        ("skills", "", (4, 6)),
+        ("out/whole", adapters["whole"].digest, None),
+    ]
+    assert (last.rank, last.sites) == ((3, 3), 14)
+    said = json.loads(json.dumps(plan_recipe(write(TWO_STAGES)).to_json()))
+    assert said["stages"][0]["parameters"]["majority_sign_method"] == "total"
+    assert said["stages"][1]["result"] == {"rank": [3, 3], "sites": 14, "bytes": last.bytes}
+
+
+def test_a_plan_merges_nothing(write, monkeypatch):
+    monkeypatch.setattr("adapterkit.recipes.running.merge", lambda *_, **__: pytest.fail("it merged"))
+    assert not plan_recipe(write(TWO_STAGES)).refused
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ({"adapters": ["cards"], "merge_method": "tie"}, "did you mean 'ties'?"),
+        (
+            {"adapters": ["cards", "tone"], "merge_method": "ties", "parameters": {"densty": 1}},
+            "did you mean 'density'?",
+        ),
+        ({"adapters": ["cards", "tone"], "merge_method": "ties", "parameters": {"density": 0.0}}, "above 0"),
+        ({"adapters": ["cards", "tone", "whole"], "merge_method": "slerp"}, "slerp"),
+        ({"adapters": ["cards", "other"]}, "was made for another base"),
+        ({"adapters": ["cards", "soft"], "merge_method": "ties"}, "use them together as a Stack"),
+        ({"adapters": ["cards", "tone"], "rank": 40}, "over its limit"),
+        ({"adapters": ["cards", "tone"], "space": "factors", "merge_method": "linear"}, "equal ranks"),
+    ],
+    ids=str,
+)
+def test_what_is_refused_is_planned_so_too(folder, stage, said):
+    stage = {**stage, "adapters": [f"recipes/out/{name}" for name in stage["adapters"]]}
+    planned = plan_recipe(stage)
+    assert any(said in reason for reason in planned.refused)
+    with pytest.raises((ConfigError, SelectionError), match="stage 1") as caught:
+        run_recipe(stage)
+    assert said in str(caught.value)
+
+
+def test_a_tampered_parent_is_refused_by_name(write, folder):
+    weights = folder / "out" / "tone" / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    recipe = write(TWO_STAGES)
+    with pytest.raises(ArtifactError, match=r"line 2: .*tone.*was changed after it was saved"):
+        run_recipe(recipe)
+    first, last = plan_recipe(recipe).stages
+    assert "was changed after it was saved" in first.refused[0]
+    assert last.refused == ("adapters: stage 'skills' is refused",)
+
+
+# -- reading --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("just words", "must be a mapping"),
+        ("adapters: [", "neither YAML nor JSON"),
+        ("adapters: [out/cards]\nrank: 3\nrank: 4\n", "line 3: 'rank' is said twice: in line 2 as well"),
+        ("adapters: [out/cards]\nrnk: 3\n", "line 2: rnk: no such field; did you mean 'rank'?"),
+        ("adapters: [out/cards]\ndtype: float16\n", "line 2: dtype: is for whole models"),
+        ("slices: []\nadapters: [out/cards]\n", "line 1: slices: is for whole models"),
+        ("adapters: [out/cards]\nrank: 0\n", "line 2: rank: must be a whole number from 1 on, not 0"),
+        ("adapters: [out/cards]\nseed: -1\n", "line 2: seed: must be a whole number from 0 on, not -1"),
+        ("adapters: [out/cards]\nmerge_method: 3\n", "line 2: merge_method: must be a text, not 3"),
+        ("adapters: [out/cards]\nparameters: [density]\n", "line 2: parameters: must be a mapping of options"),
+        ("merge_method: ties\n", "adapters: must be a list"),
+        ("adapters: out/cards\n", "line 1: adapters: must be a list"),
+        ("adapters: [out/cards]\nmodels: [out/tone]\n", "line 2: models: adapters are given as well"),
+        ("adapters:\n- weight: 3\n", "line 2: adapters: {'weight': 3} names no adapter"),
+        ("adapters:\n- adapter: out/cards\n  weigth: 3\n", "line 3: weigth: no such field; did you mean 'weight'?"),
+        ("adapters:\n- adapter: out/cards\n  weight: much\n", "line 3: weight: must be a finite number, not 'much'"),
+        ("adapters:\n- adapter: out/cards\n  weight: [0, 1]\n", "line 3: weight: must be a finite number"),
+        (
+            "adapters:\n- adapter: out/cards\n  parameters: {density: 0.5}\n",
+            "line 3: parameters: density: only weight is an adapter's own",
+        ),
+        ("adapters:\n- {adapter: out/cards, weight: 1}\n- out/tone\n", "line 1: adapters: some have a weight"),
+        ("adapters: [out/card]\n", "line 1: there is no adapter at"),
+        ("adapters: [out/cards]\n---\nadapters: [out/tone]\n", "line 1: must have a name"),
+        ("name: a\nadapters: [out/cards]\n---\nadapters: [out/tone]\n", "line 1: nothing is made of its result"),
+        ("name: a\nadapters: [a]\n", "'a' is made by a later stage"),
+        ("name: a\nadapters: [b]\n---\nname: b\nadapters: [a]\n", "line 1: 'b' is made by a later stage"),
+        (
+            "name: a\nadapters: [out/cards]\n---\nname: a\nadapters: [a]\n",
+            "line 1: name: another stage is called 'a' too",
+        ),
+        ("adapters: [skils]\nname: x\n", "there is no adapter at"),
+        ("!!python/object/apply:os.system ['true']", "neither YAML nor JSON"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused_with_its_line(write, text, said):
+    with pytest.raises(ConfigError) as caught:
+        plan_recipe(write(text))
+    assert said in str(caught.value)
+    with pytest.raises(ConfigError):
+        run_recipe(write(text))
+
+
+def test_all_problems_are_said_together(write):
+    with pytest.raises(ConfigError) as caught:
+        read_recipe(write("adapters: [out/cards]\nrnk: 3\nseed: x\ndtype: float16\n"))
+    assert len(caught.value.problems) == 3
+
+
+def test_anchors_and_what_they_bring_along_are_read(write, adapters):
+    text = "name: a\nadapters: &both [out/cards, out/tone]\nparameters: &sparse {density: 0.5}\nmerge_method: ties\n"
+    text += "---\nadapters: [a]\nmerge_method: ties\nparameters: {<<: {density: 0.1, scaling: 2.0}, density: 0.3}\n"
+    recipe = read_recipe(write(text))
+    assert recipe.stages[1].parameters == {"density": 0.3, "scaling": 2.0}
+
+
+def test_strategies_of_a_registry_are_those_of_its_plugins(folder):
+    registry = Registry([one for one in find() if one.name != "cat"])
+    stage = {"adapters": ["recipes/out/cards", "recipes/out/tone"]}
+    with pytest.raises(ConfigError, match="no merge strategy 'cat'"):
+        run_recipe(stage, registry=registry)
+    assert "no merge strategy 'cat'" in plan_recipe(stage, registry=registry).refused[0]
