@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .hooks import hookimpl
     from .merging import merge
     from .methods import LayerConfig, LayerMethod
+    from .recipes import run_recipe
     from .registry import Registry
     from .report import compare_runs, write_report
     from .runtime.actions import rerun
@@ -115,6 +116,7 @@ _HOMES = {
     "Rows": "effects",
     "Run": "contracts",
     "RunError": "errors",
+    "run_recipe": "recipes",
     "Scale": "effects",
     "SelectionError": "errors",
     "SHARED": "sites",
@@ -198,6 +200,7 @@ __all__ = [
     "merge",
     "pattern_value",
     "rerun",
+    "run_recipe",
     "shorten",
     "targeted",
     "write_report",

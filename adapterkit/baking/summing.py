@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["blocks", "change", "changed_parameters", "rowed", "wide"]
 
-BLOCK = 1 << 22
-"""How many numbers are computed together: 16 MiB in float32."""
+BLOCK = 1 << 20
+"""How many numbers are computed together: 4 MiB in float32, which stay in a cache from one step to the next."""
 
 
 def changed_parameters(site: Site, parts: Parts) -> set[str]:
@@ -75,10 +75,11 @@ def change(site: Site, name: str, own: Tensor, rows: slice, parts: Parts) -> Ten
         rows: Which they are.
         parts: The effects of each adapter here, and its weight.
     """
-    total = torch.zeros_like(own)
+    total: Tensor | None = None
     for effects, weight in parts:
-        total.add_(_change(site, name, own, rows, effects), alpha=weight)
-    return total
+        mine = _change(site, name, own, rows, effects)
+        total = mine.mul_(weight) if total is None else total.add_(mine, alpha=weight)
+    return torch.zeros_like(own) if total is None else total
 
 
 def _change(site: Site, name: str, own: Tensor, rows: slice, effects: Sequence[Effect]) -> Tensor:

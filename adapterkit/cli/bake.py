@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["bake"]
 
 SHOWN = 3
-"""How many layers the summary names: those that lost most."""
+"""How many layers the summary names: those that lost most, where they lost much."""
+MUCH = 0.1
 
 
 def bake(
@@ -45,7 +46,7 @@ def bake(
     as_json: AsJson = False,
     plugin: PluginFiles = (),
 ) -> None:
-    """Write a model of its own: the base with adapters added to its weights. It is read and written layer by layer."""
+    """Write a model of its own: the base with adapters added to its weights, layer by layer."""
     check_acting(adapter, "ADAPTER")
     shared = open_base(base, plugin, revision=revision, dtype=dtype)
     made = shared.bake(
@@ -66,7 +67,7 @@ def _read(text: str, registry: Registry) -> Acting:
 
 def _sum_up(made: Baked) -> None:
     said = f"{len(made.layers)} parameters changed; {made.survived:.1%} of the update survives the cast to {made.dtype}"
-    least = [one for one in sorted(made.layers, key=lambda one: one.survived)[:SHOWN] if one.survived < made.survived]
+    least = [one for one in sorted(made.layers, key=lambda one: one.survived)[:SHOWN] if one.survived < 1.0 - MUCH]
     rest = ", ".join(f"{one.name} {one.survived:.1%}" for one in least)
     print(said + (f"; least at {rest}" if rest else ""), file=sys.stderr)
     if made.whole:

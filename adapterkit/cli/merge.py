@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["merge_command"]
 
-ABOUT = """Make one adapter of several: by a recipe, or by the options below; those of strategy {strategy} come last.
+ABOUT = """Make one adapter of several, by a recipe or by the options below; those of strategy {strategy} are the last.
 
-The base is needed only for adapters whose change depends on its weights. The new folder is printed, or
-with --json how the adapter was made.
+The base is needed only for adapters whose change depends on its weights. The new folder is
+printed, or with --json how the adapter was made.
 """
 DEFAULT = "cat"
 RECIPES = (".yml", ".yaml")
@@ -73,7 +73,10 @@ def _own(
     output: Annotated[
         Path | None, Parameter(help="A folder for the adapter; one that is already there is replaced.")
     ] = None,
-    weights: Annotated[str | None, Parameter(help="A number for each, such as 0.7,-0.3; all are 1 by default.")] = None,
+    weights: Annotated[
+        str | None,
+        Parameter(help="A number for each, such as 0.7,-0.3; all are 1 by default.", allow_leading_hyphen=True),
+    ] = None,
     strategy: Annotated[
         str | None, Parameter(help=f"How several changes of a weight become one. [default: {DEFAULT}]")
     ] = None,
@@ -188,11 +191,11 @@ def _show_stage(planned: PlannedStage, number: int, *, alone: bool) -> None:
         [f"   {one.weight:g} ×", one.adapter, one.method, one.digest[:12], _rank(one.rank), _size(one.bytes)]
         for one in planned.parents
     ]
+    made = planned.result
     result = ["   =", "refused", "", "", "", ""]
-    if not planned.refused:
-        most = _rank(planned.rank) if planned.rank is None else f"at most {_rank(planned.rank)}"
-        sites = f"{planned.sites} sites"
-        result = ["   =", stage.name or "the adapter", "", sites, most, _size(planned.bytes)]
+    if made is not None:
+        most = _rank(made.rank) if made.rank is None else f"at most {_rank(made.rank)}"
+        result = ["   =", stage.name or "the adapter", made.method, f"{made.sites} sites", most, _size(made.bytes)]
     print_table([*rows, result])
 
 

@@ -68,9 +68,10 @@ def export(
     exporter = registry.exporter(to)
     _check_installed(exporter)
     adapter = merge(acting, registry=registry) if isinstance(acting, Blend) else acting
+    parents = acting.parts if isinstance(acting, Blend) else ((acting, 1.0),)
     try:
         with replacing(folder) as staging:
-            job = Export(adapter, staging, registry, None if base is None else Path(base))
+            job = Export(adapter, parents, staging, registry, None if base is None else Path(base))
             use = exporter.export(job)
             files = tuple(sorted(path.name for path in staging.iterdir()))
     except OSError as error:

@@ -13,10 +13,10 @@ from adapterkit.errors import ConfigError, SelectionError
 from adapterkit.extracting.checkpoint import config_of, model_without_weights
 from adapterkit.extracting.expressing import expressed
 from adapterkit.resident import effects_of
-from adapterkit.sites import INPUT, find_sites, shorten
+from adapterkit.sites import find_sites
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from adapterkit.effects import Effect
@@ -30,13 +30,15 @@ class Export:
     """One export.
 
     Attributes:
-        adapter: What is exported.
+        adapter: What is exported; of a Stack or a Blend, one adapter that does the same.
+        parents: The adapters that it was made of, with their weights; the adapter alone, where it is one.
         folder: An empty folder for the files.
         registry: Where methods are found.
         base: The base's folder, for forms that need to know its architecture; only its configuration is read.
     """
 
     adapter: Adapter
+    parents: tuple[tuple[Adapter, float], ...]
     folder: Path
     registry: Registry
     base: Path | None = None
@@ -61,12 +63,13 @@ class Export:
 
         Raises:
             SelectionError: As :meth:`factors`.
+            TargetError: The base that was given has no such layer.
         """
-        factors = self.factors()
-        method, config, tensors = expressed(self.registry, {site: (one,) for site, one in factors.items()})
-        if self.base is not None:
-            config = attrs.evolve(config, target_modules=self._target_modules(factors))
-        lineage = {"kind": "export", "parents": [{"digest": self.adapter.digest, "method": self.adapter.method}]}
+        effects = {site: (one,) for site, one in self.factors().items()}
+        sites = None if self.base is None else find_sites(model_without_weights(self.base_config()))
+        method, config, tensors = expressed(self.registry, effects, sites)
+        parents = [{"digest": one.digest, "method": one.method, "weight": weight} for one, weight in self.parents]
+        lineage = {"kind": "export", "parents": parents}
         manifest = attrs.evolve(self.adapter.manifest, plugin=self.registry.provider(method), lineage=lineage)
         return Adapter(method.name, config, tensors, manifest)
 
@@ -80,17 +83,6 @@ class Export:
         if self.base is None:
             raise ConfigError("options of export do not fit", ["base: this form needs the folder of the base"])
         return config_of(self.base)
-
-    def _target_modules(self, names: Mapping[str, Any]) -> tuple[str, ...]:
-        """The shortest names that mean these sites of the base and no others."""
-        sites = find_sites(model_without_weights(self.base_config()))
-        known = {site.name: site for site in sites}
-        strange = sorted(set(names) - set(known))
-        if strange:
-            raise SelectionError(
-                f"the base in {str(self.base)!r} has no layer {strange[0]!r}: the adapter is another's"
-            )
-        return shorten([known[name] for name in names], [site for site in sites if site.name != INPUT])
 
 
 def _joined(site: str, effects: Sequence[Effect]) -> LowRank:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
+from adapterkit.artifact.fit import check_tensors
 from adapterkit.effects import Dense, LowRank
 from adapterkit.errors import SelectionError
-from adapterkit.resident import effects_of
+from adapterkit.resident import effects_of, expected_tensors
 from adapterkit.sites import INPUT
 
 if TYPE_CHECKING:
@@ -168,7 +169,10 @@ def changes_of_adapter(registry: Registry, adapter: Adapter, sites: Sequence[Sit
 
     Raises:
         SelectionError: It does something else than to add to weights, or what it does depends on the base's.
+        ArtifactError: It does not fit the base.
     """
+    method = registry.method(adapter.method)
+    check_tensors(adapter.tensors, expected_tensors(registry, method, adapter.config, sites))
     effects = effects_of(registry, adapter, sites)
     changes = []
     for site in sites:

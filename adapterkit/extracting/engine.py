@@ -104,7 +104,7 @@ def extract(
         "sites": {name: {"rank": one.rank, "error": round(one.error, 6)} for name, (one, _) in found.items()},
         "lost": lost,
     }
-    method, config, tensors = expressed(registry, _effects(within, found))
+    method, config, tensors = expressed(registry, _effects(within, found), ours.sites)
     manifest = Manifest(base=ours.reference, plugin=registry.provider(method), lineage=lineage)
     return Adapter(method.name, config, tensors, manifest)
 

@@ -138,7 +138,8 @@ class Lowered:
 
     def at(self, site: Site) -> Change | None:
         """What it changes at a site."""
-        mine = {name: self.layers[name] for name in (site.name, SHARED) if name in self.layers}
+        device = next(iter(site.parameters.values())).device  # where it computes with the base's weight
+        mine = {name: self.layers[name].to(device) for name in (site.name, SHARED) if name in self.layers}
         effects = lower(self.registry, self.method, mine)
         if effects is None:
             raise SelectionError(f"method {self.method.name!r} acts through its own layers: it cannot be merged")

@@ -69,7 +69,9 @@ def _cure(wanted: Wanted, kinds: Sequence[str]) -> str:
     tables = wanted.tables()
     if tables and wanted.base is None:
         return f"whether a head shares the weight of {tables[0]!r} is for the base to say: give base=…"
-    rank = "give a rank, or " if kinds == ["Dense", "LowRank"] else ""
+    whole = [one for here in wanted.effects.values() for one in here if isinstance(one, Dense)]
+    only_weights = set(kinds) <= {"Dense", "LowRank"} and all(one.parameter == "weight" for one in whole)
+    rank = "give a rank, or " if whole and only_weights else ""
     return f"{rank}use them together as a Stack or a Blend"
 
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Joined", "join"]
 
 T = TypeVar("T")
-ROUNDING = 1e-7
-"""The part of changes, and of the terms of a sum that cancel out, that float32 rounds away: no loss."""
 Own = Callable[[str], Tensor | None]
 """The base's own parameter of a name, weights as ``(out_features, in_features)``, in float32; None without a base."""
 
@@ -88,6 +86,7 @@ def _weight(
     place: str, parts: Sequence[LowRank | Tensor | None], strategy: Strategy, own: Own
 ) -> tuple[LowRank | Tensor, float, float]:
     """The merged change of a weight, what was cut off of it, and how large it was."""
+    there: list[LowRank | Tensor]
     there, sums = _present(parts, strategy.sums)
     updates = [one for one in there if isinstance(one, LowRank)]
     is_low = len(updates) == len(there)
@@ -104,10 +103,8 @@ def _weight(
     merged = _reduced(whole, strategy.rank or (sum(one.rank for one in updates) if is_low else None))
     wanted = stacked(updates, sums) if is_low and strategy.exact and not strategy.in_factors else whole
     as_it_is = merged is whole and "rank" not in strategy.filled  # else the strategy may have cut it itself
-    total = norm(wanted)
     lost = 0.0 if as_it_is or not isinstance(merged, LowRank) else distance(wanted, merged)
-    terms = sum(abs(number) * norm(one) for number, one in zip(sums, there, strict=True)) if lost else 0.0
-    return merged, lost if lost > ROUNDING * max(total, terms) else 0.0, total
+    return merged, lost, norm(wanted)
 
 
 def _reduced(whole: LowRank | Tensor, rank: int | None) -> LowRank | Tensor:

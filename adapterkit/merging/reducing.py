@@ -17,6 +17,8 @@ __all__ = ["cut", "cut_dense", "distance", "norm", "stacked", "summed"]
 
 EXACT = 1e-8
 """Directions that hold less than this part of an update are zero: float32 rounds more away."""
+ROUNDING = 1e-7
+"""The part of factors that float32 rounds away."""
 WHOLE = 1024
 """Up to this many rows or columns the whole SVD of a matrix is made."""
 MORE, PASSES = 16, 8
@@ -41,14 +43,18 @@ def summed(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 def cut(update: LowRank, rank: int | None = None) -> LowRank:
     """The best update of at most ``rank`` directions (Eckart and Young 1936), in float32, its scale 1.
 
-    By QR of both factors and an SVD of the small core between them, in float64: ``O((out + in) rank²)``. Directions that are
-    zero to ``EXACT`` are dropped; where ``rank`` is None nothing else is.
+    By the triangular factors of both QR decompositions and an SVD of the small core between them, in float64:
+    ``O((out + in) rank²)``. Directions that are zero to ``EXACT`` are dropped; where ``rank`` is None nothing else is.
     """
-    left, right = torch.linalg.qr(update.up.double()), torch.linalg.qr(update.down.double().T)
-    u, s, vh = torch.linalg.svd(left.R @ right.R.T * update.scale, full_matrices=False)
+    up, down = update.up.double(), update.down.double().T
+    left, right = torch.linalg.qr(up, mode="r").R, torch.linalg.qr(down, mode="r").R
+    u, s, vh = torch.linalg.svd(left @ right.T * update.scale, full_matrices=False)
     kept = _kept(s, rank)
-    root = s[:kept].sqrt()
-    return LowRank((root[:, None] * (vh[:kept] @ right.Q.T)).float(), ((left.Q @ u[:, :kept]) * root).float(), 1.0)
+    root = torch.where(s > 0, s.rsqrt(), 0.0)[:kept] * update.scale
+    # the singular vectors times s are up @ right.T @ v and down @ left.T @ u: neither needs the tall factor of its QR
+    return LowRank(
+        (down @ (left.T @ (u[:, :kept] * root))).T.float(), (up @ (right.T @ (vh[:kept].T * root))).float(), 1.0
+    )
 
 
 def _kept(s: Tensor, rank: int | None) -> int:
@@ -80,18 +86,24 @@ def cut_dense(delta: Tensor, rank: int) -> LowRank:
 
 
 def norm(change: LowRank | Tensor) -> float:
-    """The Frobenius norm of a change; of factors by their Gram matrices in float64, exact to 1e-8 of its terms."""
+    """The Frobenius norm of a change; of factors by their Gram matrices in float64."""
     if isinstance(change, Tensor):
         return float(torch.linalg.vector_norm(change, dtype=torch.float64))
-    up, down = change.up.double(), change.down.double()
-    square = float(((up.T @ up) * (down @ down.T)).sum())
-    return abs(change.scale) * math.sqrt(max(square, 0.0))
+    return math.sqrt(max(_product(change, change), 0.0))
 
 
 def distance(one: LowRank | Tensor, other: LowRank) -> float:
-    """The Frobenius norm of the difference of two changes."""
+    """The Frobenius norm of the difference of two changes; zero where that is what float32 rounds away of their factors."""
     if isinstance(one, Tensor):
         return norm(torch.addmm(one.float(), other.up.float(), other.down.float(), alpha=-other.scale))
-    down = torch.cat([one.down.double(), other.down.double()])
-    up = torch.cat([one.up.double() * one.scale, other.up.double() * -other.scale], dim=1)
-    return norm(LowRank(down, up, 1.0))
+    square = _product(one, one) - 2.0 * _product(one, other) + _product(other, other)
+    terms = abs(one.scale) * norm(one.up) * norm(one.down)
+    found = math.sqrt(max(square, 0.0))
+    return found if found > ROUNDING * terms else 0.0
+
+
+def _product(one: LowRank, other: LowRank) -> float:
+    """The sum of the products of the numbers of two updates."""
+    ups = one.up.double().T @ other.up.double()
+    downs = one.down.double() @ other.down.double().T
+    return float((ups * downs).sum()) * one.scale * other.scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -128,7 +129,7 @@ def _patterns(ranks: Mapping[str, int], usual: int) -> dict[str, int]:
     }
     if all(pattern_value(short, site, usual) == rank for site, rank in ranks.items()):
         return short
-    return dict(ranks)
+    return {f"^{re.escape(site)}": rank for site, rank in ranks.items() if rank != usual}
 
 
 def _last(site: str) -> str:

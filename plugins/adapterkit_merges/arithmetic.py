@@ -58,7 +58,7 @@ def magnitude_prune(
         scaling: What the sum is multiplied by.
     """
     check("magnitude_prune", density=density, scaling=scaling)
-    return weighted_sum([trim(delta, density) for delta in deltas], weights, scaling)
+    return weighted_sum((trim(delta, density) for delta in deltas), weights, scaling)
 
 
 def _joined(updates: Sequence[LowRank], weights: Sequence[float]) -> LowRank:

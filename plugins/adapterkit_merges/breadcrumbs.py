@@ -33,7 +33,7 @@ def breadcrumbs(
         scaling: The paper's alpha: what the sum is multiplied by.
     """
     check("breadcrumbs", _room(density, gamma), density=density, gamma=gamma, scaling=scaling)
-    return weighted_sum([trim_both(delta, density, gamma) for delta in deltas], weights, scaling)
+    return weighted_sum((trim_both(delta, density, gamma) for delta in deltas), weights, scaling)
 
 
 def breadcrumbs_ties(

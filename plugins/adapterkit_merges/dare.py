@@ -14,8 +14,8 @@ from .pruning import drop
 __all__ = ["dare_linear", "dare_ties"]
 
 # "probability" is the paper's, PEFT's and mergekit 0.0.5's. mergekit 0.1.4 and 0.1.5 give each change the sum of sizes that it
-# had ("l1"): on 4096 x 4096 normal values at a density of 0.1 the two factors are within 0.2% of each other, but on few or
-# heavy-tailed values they are not, and "l1" is not right in the mean.
+# had ("l1"). Of 4096 x 4096 normal values at a density of 0.1 that factor is within 0.2% of the other (6 draws); of 64 such
+# values it is larger by half in the mean (200 draws), so that what comes out is not what was dropped.
 
 
 def dare_linear(
@@ -30,7 +30,7 @@ def dare_linear(
     """``scaling * sum(weight * drop(delta))``, where ``drop`` keeps each value with the chance ``density``, divided by it.
 
     Yu et al. 2023, arXiv 2311.03099. In the mean over seeds it is ``task_arithmetic``. Good for large changes with much that
-    is redundant, as those of full fine-tunes are; a change of low rank loses its rank, and more than it gains.
+    is redundant, as those of full fine-tunes are; a change of low rank does not stay so.
 
     Args:
         deltas: Each adapter's change, ``(out_features, in_features)``.
@@ -42,7 +42,7 @@ def dare_linear(
         scaling: What the sum is multiplied by.
     """
     check("dare_linear", density=density, rescale=rescale, scaling=scaling)
-    return weighted_sum([drop(delta, density, rescale, generator) for delta in deltas], weights, scaling)
+    return weighted_sum((drop(delta, density, rescale, generator) for delta in deltas), weights, scaling)
 
 
 def dare_ties(

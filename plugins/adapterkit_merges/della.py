@@ -76,7 +76,7 @@ def della_linear(
     """
     room = _room(density, epsilon)
     check("della_linear", room, density=density, epsilon=epsilon, rescale=rescale, scaling=scaling)
-    return weighted_sum([drop_small(delta, density, epsilon, rescale, generator) for delta in deltas], weights, scaling)
+    return weighted_sum((drop_small(delta, density, epsilon, rescale, generator) for delta in deltas), weights, scaling)
 
 
 def _room(density: float, epsilon: float) -> str | None:

@@ -29,15 +29,20 @@ def cat(updates: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
 def svd(updates: Sequence[LowRank], weights: Sequence[float], *, rank: int | None = None) -> LowRank:
     """The best update of ``rank`` directions for the sum (Eckart and Young 1936); without a rank, of as many as there are.
 
-    The matrix itself is never made: QR of both stacked factors, and an SVD of the small core between them, in float64.
+    The matrix itself is never made: of the QR decompositions of both stacked factors the triangles suffice, with an SVD of the
+    small core between them, in float64.
     """
     whole = cat(updates, weights)
-    left, right = torch.linalg.qr(whole.up.double()), torch.linalg.qr(whole.down.double().T)
-    u, s, vh = torch.linalg.svd(left.R @ right.R.T)
+    up, down = whole.up.double(), whole.down.double().T
+    left, right = torch.linalg.qr(up, mode="r").R, torch.linalg.qr(down, mode="r").R
+    u, s, vh = torch.linalg.svd(left @ right.T)
     lost = s.square().flip(0).cumsum(0).flip(0).sqrt()  # when all directions from here on are dropped
     kept = max(1, min(int((lost > NOTHING * lost[0]).sum()), rank or len(s)))
-    root = s[:kept].sqrt()
-    return LowRank((root[:, None] * (vh[:kept] @ right.Q.T)).float(), ((left.Q @ u[:, :kept]) * root).float(), 1.0)
+    root = torch.where(s > 0, s.rsqrt(), 0.0)[:kept]
+    # the singular vectors times s are up @ right.T @ v and down @ left.T @ u
+    return LowRank(
+        (down @ (left.T @ (u[:, :kept] * root))).T.float(), (up @ (right.T @ (vh[:kept].T * root))).float(), 1.0
+    )
 
 
 def linear(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

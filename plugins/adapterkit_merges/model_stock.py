@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .consensus import weighted_sum
 from .options import check, check_equal
+from .products import products, products_by_row
 
 __all__ = ["model_stock"]
 
@@ -28,28 +29,24 @@ def model_stock(deltas: Sequence[Tensor], weights: Sequence[float], *, filter_wi
     few = None if len(deltas) > 1 else "adapters: an angle needs two or more, not one"
     check("model_stock", few)
     check_equal("model_stock", weights, "angles say how much each counts")
-    count = len(deltas)
-    mean = weighted_sum(deltas, [1 / count] * count)
-    cosine = _mean_cosine(deltas, by_row=filter_wise)
+    by_row = filter_wise and deltas[0].dim() > 1
+    cosine = _mean_cosine(products_by_row(deltas) if by_row else products(deltas))
     # Below 0 the formula goes past the base, to the other side (mergekit 0.1.5: t = -2 for two at a cosine of -0.5), and for
     # n changes that add up to nothing it is a quotient of zeros.
     cosine = cosine.clamp_(min=0)
-    return mean.mul_((count * cosine / (1 + (count - 1) * cosine)).to(mean.dtype))
+    count = len(deltas)
+    mean = weighted_sum(deltas, [1 / count] * count)
+    t = (count * cosine / (1 + (count - 1) * cosine)).to(mean)
+    return mean.mul_(t.view(-1, *[1] * (mean.dim() - 1)) if by_row else t)
 
 
-def _mean_cosine(deltas: Sequence[Tensor], *, by_row: bool) -> Tensor:
-    """The mean over all pairs, of each row or of the whole; whatever is zero is at right angles to all."""
-    axes = tuple(range(1 if by_row and deltas[0].dim() > 1 else 0, deltas[0].dim()))
-    lengths = [_sum(delta.square(), axes).sqrt() for delta in deltas]
-    cosines = []
-    for row, one in enumerate(deltas):
-        for column in range(row):
-            # mergekit 0.1.5 takes products of lengths below 1e-6 for 1e-6: rows that a LoRA changes by a length of 3e-4 are at
-            # an eleventh of their cosine there
-            product = lengths[row] * lengths[column]
-            cosines.append(_sum(one * deltas[column], axes) / torch.where(product > 0, product, 1))
-    return torch.stack(cosines).mean(dim=0).clamp(-1, 1)
-
-
-def _sum(values: Tensor, axes: tuple[int, ...]) -> Tensor:
-    return values.sum(dim=axes, keepdim=True, dtype=torch.float64)
+def _mean_cosine(table: Tensor) -> Tensor:
+    """The mean over all pairs, of a table of products or of each of several; whatever is zero is at right angles to all."""
+    lengths = table.diagonal(dim1=-2, dim2=-1).sqrt()
+    # mergekit 0.1.5 takes products of lengths below 1e-6 for 1e-6: rows that a LoRA changes by a length of 3e-4 are at an
+    # eleventh of their cosine there
+    both = lengths[..., :, None] * lengths[..., None, :]
+    cosines = table / torch.where(both > 0, both, 1)
+    count = table.shape[-1]
+    others = cosines.sum(dim=(-2, -1)) - cosines.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+    return (others / (count * (count - 1))).clamp(-1, 1)

@@ -23,8 +23,8 @@ def main(how: str, base: str, adapter: str, output: str) -> None:
             shards.write_shard(file, shard, numbers)
             written.append(file)
             if len(written) == 2:
-                with open(file, "rb+") as opened:  # in the middle of a file
-                    opened.truncate(os.path.getsize(file) // 2)
+                with file.open("rb+") as opened:  # in the middle of a file
+                    opened.truncate(file.stat().st_size // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
 
         streaming.write_shard = deadly
@@ -36,7 +36,7 @@ def main(how: str, base: str, adapter: str, output: str) -> None:
         Base(base).bake(selection, output, max_shard_size="1GB" if how == "measured" else "20KB")
     except ArtifactError as error:
         sys.exit(f"refused: {error}")
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 
 
 if __name__ == "__main__":

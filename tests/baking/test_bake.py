@@ -256,7 +256,7 @@ def test_a_method_without_effects_is_refused_by_name(tmp_path):
     config = LayerConfig(target_modules=("q_proj",))
     tensors = {f"{name}.weight": torch.full((site.out_features,), 2.0) for name, site in sites.items()}
     adapter = base.load(Adapter("own", config, tensors, Manifest(base=base.reference)))
-    with pytest.raises(SelectionError, match="the own adapter .* acts through its own layers"):
+    with pytest.raises(SelectionError, match=r"the own adapter .* acts through its own layers"):
         base.bake(adapter, tmp_path / "whole")
     assert not (tmp_path / "whole").exists()
 

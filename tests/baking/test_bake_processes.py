@@ -54,8 +54,7 @@ def test_what_another_process_is_writing_is_left_alone(place):
     for folder in (busy, foreign):
         folder.mkdir()
     (busy / "adapterkit-bake.json").write_text("{}")
-    with open(foreign / "adapter_model.safetensors", "wb"):
-        pass  # an adapter that is being saved
+    (foreign / "adapter_model.safetensors").touch()  # an adapter that is being saved
     code = f"import fcntl, os, time; fcntl.flock(os.open({str(busy)!r}, 0), fcntl.LOCK_EX); print(1, flush=True); time.sleep(60)"
     assert fcntl
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:

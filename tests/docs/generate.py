@@ -4,6 +4,7 @@ A part of a page between ``<!-- generated: NAME -->`` and ``<!-- end -->`` is wr
 arguments, what their blocks print is written below them too; look at the difference before you keep it.
 """
 
+import inspect
 import os
 import re
 import shutil
@@ -20,7 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from adapterkit import errors
 from adapterkit.cli.options import field_docs
+from adapterkit.merging.strategy import FILLED
 from adapterkit.testing import CHECKS
+from adapterkit_merges import adapterkit_merge_strategies
 from adapterkit_peft.catalogue import KINDS, PROMPTS, REFUSED
 from tests.docs.pages import ROOT, blocks, pages
 
@@ -30,6 +33,7 @@ OPTIONS = {
     "GenerateOptions": "adapterkit.generation",
     "EvaluateOptions": "adapterkit.evaluation",
     "AuditOptions": "adapterkit.audit",
+    "BlendOptions": "adapterkit.blending",
 }
 QUICKSTART = ROOT / "examples" / "quickstart.py"
 _PART = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -43,7 +47,13 @@ def generated(text):
 
 
 def _part(name):
-    whole = {"errors": _error_tree, "checks": _checks, "peft methods": _peft_methods, "peft refusals": _peft_refusals}
+    whole = {
+        "errors": _error_tree,
+        "checks": _checks,
+        "merge strategies": _merge_strategies,
+        "peft methods": _peft_methods,
+        "peft refusals": _peft_refusals,
+    }
     return whole[name]() if name in whole else options_table(getattr(import_module(OPTIONS[name]), name))
 
 
@@ -98,6 +108,20 @@ def _checks():
     """Every check of the conformance kit, with what it promises."""
     found = [f"## `{check.name}`\n\n" + check.promise.replace("``", "`") + "\n" for check in CHECKS.values()]
     return "\n".join(found)
+
+
+def _merge_strategies():
+    """Every bundled merge strategy: what it makes, its options with their defaults, and where it is from."""
+    lines = ["| strategy | what it makes of several changes | options | paper |", "|---|---|---|---|"]
+    for record in sorted(adapterkit_merge_strategies(), key=lambda record: (not record.exact, record.name)):
+        given = list(inspect.signature(record.merge).parameters.values())[2:]
+        options = ", ".join(f"`{one.name}={one.default!r}`" for one in given if one.name not in FILLED)
+        papers = re.findall(r"\b\d{4}\.\d{5}\b", inspect.getdoc(record.merge).partition("Args:")[0])
+        links = ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in papers)
+        lines.append(
+            f"| `{record.name}`{' (exact)' if record.exact else ''} | {record.summary} | {options} | {links} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _error_tree():

@@ -16,6 +16,7 @@ from adapterkit import (
     Registry,
     SelectionError,
     Stack,
+    TargetError,
     UnknownNameError,
     export,
     hookimpl,
@@ -88,7 +89,10 @@ def test_peft_reads_it_and_answers_as_we_do(base, tmp_path):
 def test_several_adapters_become_one(make, base, tmp_path):
     acting = make(make_adapter(base, **UNEVEN), make_adapter(base, rank=2, seed=1, target_modules=["q_proj"]))
     export(acting, tmp_path / "out")
-    assert far(base.logits(IDS, adapter=Adapter.load(tmp_path / "out")), base.logits(IDS, adapter=acting)) < 1e-5
+    plain = Adapter.load(tmp_path / "out")
+    assert far(base.logits(IDS, adapter=plain), base.logits(IDS, adapter=acting)) < 1e-5
+    parents = [(one["digest"], one["weight"]) for one in plain.manifest.lineage["parents"]]
+    assert parents == [(one.digest, weight) for one, weight in acting.parts]
 
 
 def test_names_are_short_where_the_base_says_that_they_suffice(base, folder, tmp_path):
@@ -96,7 +100,7 @@ def test_names_are_short_where_the_base_says_that_they_suffice(base, folder, tmp
     assert export(adapter, tmp_path / "out", base=folder)
     fields = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert fields["target_modules"] == ["model.layers.0.self_attn.k_proj", "q_proj"]
-    with pytest.raises(SelectionError, match=r"has no layer 'transformer.h.0"):
+    with pytest.raises(TargetError, match=r"no target module 'transformer.h.0"):
         export(make_adapter(Base(tiny_gpt2())), tmp_path / "other", base=folder)
 
 

@@ -1,11 +1,13 @@
 import json
+import weakref
 
 import pytest
 import torch
 
 import adapterkit
-from adapterkit import Adapter, Base, ConfigError, SelectionError, TargetError, extract
+from adapterkit import Adapter, ArtifactError, Base, ConfigError, SelectionError, TargetError, extract
 from adapterkit.errors import BaseLoadError, BaseMismatchError
+from adapterkit.extracting.checkpoint import Checkpoint
 from adapterkit.testing import tiny_gpt2, tiny_llama, tiny_moe, tiny_qwen
 from tests.support import make_adapter
 
@@ -116,6 +118,39 @@ def test_targets_are_chosen_as_for_training(pair):
     assert [name.split(".")[-2] for name in adapter.manifest.lineage["lost"]] == ["down_proj"] * 2
     with pytest.raises(TargetError, match="did you mean 'q_proj'"):
         extract(*pair, target_modules=["q_prj"])
+
+
+def test_few_weights_are_in_memory_at_once(saved, tuned, monkeypatch):
+    base = saved(tiny_llama(num_hidden_layers=12), "base")
+    folder = saved(tuned(tiny_llama(num_hidden_layers=12), "proj.weight"), "tuned")
+    whole = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    alive, most = [0], [0]
+    read = Checkpoint.read
+
+    def watched(self, name):
+        tensor = read(self, name)
+        size = tensor.nbytes
+        alive[0] += size
+        most[0] = max(most[0], alive[0])
+        weakref.finalize(tensor, lambda: alive.__setitem__(0, alive[0] - size))
+        return tensor
+
+    monkeypatch.setattr(Checkpoint, "read", watched)
+    extract(base, folder, rank=2)
+    assert 0 < most[0] < whole / 5
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen"])
+def test_peft_reads_what_was_extracted(family, saved, tuned, tmp_path):
+    peft = pytest.importorskip("peft")
+    make, ends = FAMILIES[family]
+    base, model = saved(make(), "base"), tuned(make(), *ends, rank=3)
+    extract(base, saved(model, "tuned"), max_error=0.3).save(tmp_path / "adapter")
+    theirs = peft.PeftModel.from_pretrained(make(), tmp_path / "adapter")(IDS).logits
+    adapter = Adapter.load(tmp_path / "adapter")
+    assert far(theirs, loaded(base, model).logits(IDS, adapter=adapter)) < 1e-5
+    assert set(adapter.config.target_modules) == {end.removesuffix(".weight") for end in ends}
+    assert adapter.config.fan_in_fan_out == (family == "gpt2")
 
 
 # -- what an adapter cannot hold --------------------------------------------------------------------------------------
@@ -265,6 +300,13 @@ def test_an_adapter_of_another_base_is_refused(saved):
     folder = saved(tiny_llama(), "base")
     with pytest.raises(BaseMismatchError):
         extract(folder, make_adapter(Base(tiny_llama(seed=1)), method="full"))
+
+
+def test_an_adapter_that_does_not_fit_is_refused_though_it_names_no_base(saved):
+    folder = saved(tiny_llama(), "base")
+    other = make_adapter(Base(tiny_llama(hidden_size=64)), method="full", target_modules=["q_proj"])
+    with pytest.raises(ArtifactError, match="does not fit this base"):
+        extract(folder, Adapter("full", other.config, other.tensors))
 
 
 def test_a_lora_is_brought_to_a_lower_rank(saved):

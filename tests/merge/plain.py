@@ -109,7 +109,7 @@ def model_stock(deltas):
 def sce(deltas, select_topk, scaling):
     spread = every(deltas, lambda values: sum((x - sum(values) / len(values)) ** 2 for x in values) / len(values))
     if select_topk < 1:
-        places = by_size(spread)[: int(int(spread.count_nonzero()) * select_topk)]
+        places = by_size(spread.float())[: int(int(spread.count_nonzero()) * select_topk)]
         deltas = [keep(delta, places) for delta in deltas]
     sizes = [float((delta.double() ** 2).mean()) for delta in deltas]
     return agree(deltas, sizes, vote="equal", scaling=scaling)

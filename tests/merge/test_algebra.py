@@ -115,6 +115,16 @@ def test_the_usual_rank_is_the_most_common_one_and_others_are_patterns():
     assert config.target_modules == tuple(sorted(site for site in effects(adapter)))
 
 
+def test_a_site_whose_name_is_the_end_of_another_has_its_own_rank():
+    ranks = {"proj": 2, "a.proj": 3, "z.proj": 4, "z.a.proj": 5, "z.b.proj": 4}
+    said = {site: (LowRank(torch.randn(rank, 8), torch.randn(8, rank), 0.5),) for site, rank in ranks.items()}
+    again = expressed("lora", said)
+    require_same(effects(again), said)
+    for wanted in (0.5, 2.0):
+        scaled = {site: (attrs.evolve(one, scale=wanted if site == "proj" else 1.0),) for site, (one,) in said.items()}
+        require_same(effects(expressed("lora", scaled)), scaled)
+
+
 @pytest.mark.parametrize("scale", [0.0, -2.0, 1e7, 1e-9])
 def test_a_scale_that_no_alpha_says_is_in_the_factors(scale):
     site = "model.layers.0.self_attn.q_proj"

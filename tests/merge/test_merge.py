@@ -28,9 +28,12 @@ from adapterkit import (
     merge,
 )
 from adapterkit.artifact.manifest import BaseReference, Manifest
-from adapterkit.effects import Dense, LowRank
+from adapterkit.effects import Bias, Dense, LowRank
+from adapterkit.merging.changes import read
+from adapterkit.merging.joining import join
 from adapterkit.merging.reducing import cut, cut_dense, distance, norm
-from adapterkit.registry import Registry
+from adapterkit.merging.strategy import prepare
+from adapterkit.registry import Registry, default_registry
 from adapterkit.resident import effects_of
 from adapterkit.shared import SharedModel
 from adapterkit.testing import tiny_gpt2, tiny_llama, tiny_moe, tiny_qwen
@@ -154,6 +157,26 @@ def test_dora_scales_its_base_and_not_the_other_adapters(llama):
     torch.testing.assert_close(merged[site.name][0].delta.double(), right, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{"rank": 2, "use_dora": True}, {"method": "peft:ia3"}], ids=["dora", "ia3"])
+def test_a_bias_is_scaled_by_ia3_and_not_by_dora(options):
+    here = Base(tiny_qwen())
+    some = {make_adapter(here, seed=seed, **options): weight for seed, weight in ((1, 0.5), (2, -0.7))}
+    assert gap(here, merge(Blend(some), base=here), Blend(some)) < 1e-5
+
+
+def test_what_is_added_to_an_output_becomes_a_change_of_the_bias_where_there_is_one():
+    exact = prepare(
+        default_registry().merge_strategy("cat"), {}, weights=[2.0, 1.0], rank=None, seed=0, in_factors=False
+    )
+    added, changed = read([Bias(torch.ones(3))]), read([Dense(torch.ones(3), "bias")])
+    (both,) = join("place", [added, changed], exact, lambda _: None).effects
+    (alone,) = join("place", [added, None], exact, lambda _: None).effects
+    assert isinstance(both, Dense)
+    assert both.delta.tolist() == [3.0] * 3
+    assert isinstance(alone, Bias)
+    assert alone.vector.tolist() == [2.0] * 3
+
+
 @pytest.mark.parametrize("on_base", [False, True])
 def test_ia3_is_a_scale_alone_and_a_change_of_weights_on_its_base(llama, on_base):
     some = {make_adapter(llama, method="peft:ia3", seed=seed): weight for seed, weight in ((1, 0.5), (2, -0.7))}
@@ -215,6 +238,7 @@ def test_tied_weights_that_are_changed_in_one_place_by_one_adapter_and_in_both_b
 def test_an_update_that_was_full_at_both_places_stays_at_both(tied):
     full = make_adapter(tied, method="full", seed=2, scale=0.02, target_modules=("embed_tokens",))
     merged = merge(full, rank=32, base=tied)
+    assert {name.partition(".lora")[0] for name in merged.tensors} == {"model.embed_tokens", "lm_head"}
     assert gap(tied, merged, full) < 1e-4
 
 
@@ -466,14 +490,14 @@ def test_rows_of_the_same_token_or_weighted_ask_for_the_base(llama):
 
 def test_a_scale_needs_a_weighted_sum(llama):
     some = [make_adapter(llama, method="peft:ia3", seed=seed) for seed in (1, 2)]
-    with pytest.raises(SelectionError, match="'ties' merges changes of weights.*Scale: give base="):
+    with pytest.raises(SelectionError, match=r"'ties' merges changes of weights.*Scale: give base="):
         merge(some, strategy="ties")
 
 
 @pytest.mark.parametrize(
     ("kinds", "weights", "strategy", "message"),
     [
-        (("prompt_tuning", "lora"), None, "cat", "LowRank, Tokens.*Stack"),
+        (("prompt_tuning", "lora"), None, "cat", "LowRank and Tokens.*Stack"),
         (("prompt_tuning", "prefix_tuning"), None, "cat", "PrefixKV and Tokens do not go together.*Stack"),
         (("prompt_tuning", "prompt_tuning"), [0.5, 1.0], "cat", "their weight is 1, and not 0.5"),
         (("prompt_tuning", "prompt_tuning"), None, "linear", "equally many of each: use them together as a Stack"),
@@ -559,7 +583,7 @@ def test_a_typed_function_is_a_strategy(llama, pair):
 
 
 def test_a_strategy_is_given_what_it_asks_for(llama, pair):
-    seen = {}
+    seen = []
 
     def curious(
         deltas: list[torch.Tensor],
@@ -570,7 +594,7 @@ def test_a_strategy_is_given_what_it_asks_for(llama, pair):
         generator: torch.Generator,
         floor: int,
     ) -> torch.Tensor:
-        seen[tuple(base.shape)] = (rank, floor, generator.initial_seed(), float(base.norm()))
+        seen.append((tuple(base.shape), float(base.norm()), rank, floor, generator.initial_seed()))
         return deltas[0]
 
     registry = with_strategy(curious)
@@ -579,9 +603,11 @@ def test_a_strategy_is_given_what_it_asks_for(llama, pair):
     with pytest.raises(ConfigError, match="compares with the base's own weights: give base="):
         merge(pair, strategy="mine", registry=registry, floor=1)
     merge(pair, strategy="mine", registry=registry, base=llama, floor=1, rank=3)
-    assert {one[:2] for one in seen.values()} == {(3, 1)}
-    site = next(one for one in llama.sites if one.name.endswith("1.mlp.up_proj"))
-    assert seen[48, 32][3] == pytest.approx(float(site.weight.detach().norm()))
+    sites = [site for site in llama.sites if f"{site.name}.lora_A.weight" in pair[0].tensors]
+    assert [one[0] for one in seen] == [tuple(site.weight.shape) for site in sites]
+    assert [one[1] for one in seen] == pytest.approx([float(site.weight.detach().norm()) for site in sites])
+    assert {one[2:4] for one in seen} == {(3, 1)}
+    assert len({one[4] for one in seen}) == len(sites)  # each weight draws its own numbers
 
 
 def wrong_shape(deltas: list[torch.Tensor], weights: list[float]) -> torch.Tensor:

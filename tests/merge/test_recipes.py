@@ -134,8 +134,7 @@ def test_factors_are_merged_apart_where_that_is_asked_for(adapters, folder):
     other = make_adapter(Base(tiny_llama()), rank=4, seed=9)
     other.save(folder / "out" / "cards2")
     assert run_recipe(stage) == merge([adapters["cards"], other], strategy="linear", space="factors")
-    (planned,) = plan_recipe(stage).stages
-    assert planned.rank == (4, 4)
+    assert plan_recipe(stage).stages[0].result.rank == (4, 4)
 
 
 def test_a_base_is_opened_for_what_needs_one(folder, write):
@@ -156,16 +155,10 @@ def test_a_base_is_opened_for_what_needs_one(folder, write):
     assert run_recipe(recipe) == merge([one, two], strategy="svd", rank=6, base=base)
     (planned,) = plan_recipe(recipe).stages
     assert planned.refused == ()
-    assert planned.rank == (6, 6)
+    assert planned.result.rank == (6, 6)
 
 
 # -- plans ----------------------------------------------------------------------------------------------------------------
-
-
-def actual(adapter):
-    """The ranks and the size of an adapter."""
-    ranks = [tensor.shape[0] for name, tensor in adapter.tensors.items() if name.endswith("lora_A.weight")]
-    return (min(ranks), max(ranks)) if ranks else None, 4 * adapter.parameters
 
 
 @pytest.mark.parametrize(
@@ -187,10 +180,10 @@ def test_a_plan_says_what_becomes_of_it(folder, stage):
     stage = {**stage, "adapters": [f"recipes/out/{name}" for name in stage["adapters"]]}
     (planned,) = plan_recipe(stage).stages
     assert planned.refused == ()
-    ranks, size = actual(run_recipe(stage))
-    if ranks is not None:
-        assert planned.rank == ranks
-    assert planned.bytes == size
+    merged = run_recipe(stage)
+    ranks = [tensor.shape[0] for name, tensor in merged.tensors.items() if name.endswith("lora_A.weight")]
+    assert planned.result.rank == ((min(ranks), max(ranks)) if ranks else None)
+    assert (planned.result.method, planned.result.bytes) == (merged.method, 4 * merged.parameters)
 
 
 def test_a_plan_lists_parents_and_goes_through_stages(write, adapters):
@@ -200,15 +193,20 @@ def test_a_plan_lists_parents_and_goes_through_stages(write, adapters):
         ("out/tone", -0.3, adapters["tone"].digest, (2, 2)),
     ]
     assert first.parents[0].bytes == 4 * adapters["cards"].parameters
-    assert first.rank == (4, 6)
+    assert first.result.rank == (4, 6)
     assert [(one.adapter, one.digest, one.rank) for one in last.parents] == [
         ("skills", "", (4, 6)),
         ("out/whole", adapters["whole"].digest, None),
     ]
-    assert (last.rank, last.sites) == ((3, 3), 14)
+    assert (last.result.rank, last.result.sites) == ((3, 3), 14)
     said = json.loads(json.dumps(plan_recipe(write(TWO_STAGES)).to_json()))
     assert said["stages"][0]["parameters"]["majority_sign_method"] == "total"
-    assert said["stages"][1]["result"] == {"rank": [3, 3], "sites": 14, "bytes": last.bytes}
+    assert said["stages"][1]["result"] == {
+        "method": "lora",
+        "rank": [3, 3],
+        "sites": 14,
+        "bytes": last.result.bytes,
+    }
 
 
 def test_a_plan_merges_nothing(write, monkeypatch):

@@ -122,6 +122,12 @@ def test_slerp_turns_from_one_to_the_other(seed, t):
     close(base + ask("slerp", [one, other], t=t, of="weights", base=base), whole, 1e-9)
 
 
+def test_slerp_turns_by_the_smallest_angles():
+    one, other = torch.tensor([[1.0, 0.0]]).double(), torch.tensor([[0.999, math.sqrt(1 - 0.999**2)]]).double()
+    close(ask("slerp", [one, other], t=0.25), plain.slerp(one, other, 0.25), 1e-9)
+    assert float(ask("slerp", [one, other], t=0.25).norm()) == pytest.approx(1.0, abs=1e-6)
+
+
 @pytest.mark.parametrize("scale", [1.0, -1.0, 0.0])
 def test_slerp_goes_straight_where_there_is_no_plane_to_turn_in(scale):
     one = random(4, 5)
