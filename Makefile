@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo test test-all bench check clean
 
-demo: $(VENV)/.ready  ## train two adapters on real data, swap, mix, save and reload them
+demo: $(VENV)/.ready  ## train two adapters on real data, swap, mix, merge, save and reload them
 	$(BIN)/python examples/quickstart.py
 
 test: $(VENV)/.ready  ## the whole test suite but for the slow part

@@ -143,9 +143,12 @@ def adapterkit_merge_strategies() -> Iterable[MergeStrategy]:  # type: ignore[em
 
     Example::
 
+        def median(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+            return torch.stack(list(deltas)).median(0).values
+
         @hookimpl
         def adapterkit_merge_strategies():
-            yield MergeStrategy(name="median", merge=lambda deltas, weights: torch.stack(list(deltas)).median(0).values)
+            yield MergeStrategy(name="median", merge=median)
     """
 
 

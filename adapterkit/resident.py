@@ -185,11 +185,15 @@ def effects_of(registry: Registry, adapter: Adapter, sites: Sequence[Site] | Non
     Of two sites that share a weight, the one without tensors of its own is left out: its layer is made where the other's is.
 
     Raises:
+        ArtifactError: Its tensors are not those of its method and configuration, as far as that is seen without the base.
         SelectionError: It cannot be said as effects, or not without the base.
     """
     method = registry.method(adapter.method)
     if sites is None:
-        effects = method.effects(adapter.config, adapter.tensors)
+        try:
+            effects = method.effects(adapter.config, adapter.tensors)
+        except (ValueError, LookupError) as error:
+            raise ArtifactError(f"{adapter!r} does not hold what its method writes: {error}") from error
         if effects is None:
             raise SelectionError(
                 f"what the {adapter.method} adapter {adapter.digest[:12]} does depends on the base's weights, or cannot be said "

@@ -33,22 +33,32 @@ def summed(site: Site, name: str, parts: Parts, dtype: torch.dtype, measure: Mea
     for rows in blocks(parameter.shape):
         own = wide(parameter[rows])
         update = change(site, name, own, rows, parts)
-        after = cast(own + update, dtype, f"{site.name}.{name}")
+        after = cast(own + update, dtype, f"{site.name}.{name}", of=own)
         measure.add(own, own.to(dtype).to(own.dtype), update, after.to(own.dtype))
         yield after
 
 
-def cast(values: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+def cast(values: Tensor, dtype: torch.dtype, name: str, *, of: Tensor | None = None) -> Tensor:
     """``values`` in another type.
 
+    Args:
+        values: What is to be cast.
+        dtype: The type.
+        name: What to call them in an error.
+        of: What the base has in their place; ``values`` by default.
+
     Raises:
-        ArtifactError: They are finite, and not all of them any more.
+        ArtifactError: The base's numbers are finite, and these are not all.
     """
     made = values.to(dtype)
-    if made.numel() and not torch.isfinite(torch.stack(torch.aminmax(made))).all() and torch.isfinite(values).all():
-        raise ArtifactError(
-            f"{name!r} holds numbers that are too large for {dtype_name(dtype)}: bake in bfloat16 or float32"
-        )
+    # the least and the greatest are looked at first: they are not finite where any is not
+    if made.numel() and not torch.isfinite(torch.stack(torch.aminmax(made))).all():
+        before = values if of is None else of
+        if torch.isfinite(before).all():
+            raise ArtifactError(
+                f"{name!r} would hold what is no number in {dtype_name(dtype)}: the sums are too large for it, or the adapter is "
+                "broken"
+            )
     return made
 
 

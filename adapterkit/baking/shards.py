@@ -64,8 +64,10 @@ def headers(files: Mapping[str, Path]) -> dict[str, Stored]:
         BaseLoadError: A file is broken, or does not hold what the index says.
     """
     found: dict[str, Stored] = {}
-    for file in dict.fromkeys(files.values()):
-        mine = [key for key, one in files.items() if one == file]
+    by_file: dict[Path, list[str]] = {}
+    for key, file in files.items():
+        by_file.setdefault(file, []).append(key)
+    for file, mine in by_file.items():
         try:
             with safe_open(file, "pt") as opened:
                 for key in mine:

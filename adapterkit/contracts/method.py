@@ -117,6 +117,9 @@ class Method:
         another, is left out: on a base that has such a one, ``build`` makes its layer again.
 
         None when it depends on the base's weights, or cannot be said as effects.
+
+        Raises:
+            ValueError: The tensors, which may be a stranger's, are not those of such a configuration.
         """
         return None
 

@@ -8,7 +8,7 @@ import attrs
 
 from adapterkit.artifact.copies import check_copies
 from adapterkit.artifact.fit import check_tensors
-from adapterkit.errors import SelectionError
+from adapterkit.errors import ArtifactError, ConfigError, SelectionError, TargetError
 from adapterkit.resident import check_method, effects_of, expected_tensors, load_layers, lower
 from adapterkit.sites import SHARED
 
@@ -39,8 +39,21 @@ def acting(registry: Registry, parents: Sequence[Parent], base: Base | None) -> 
         ArtifactError: An adapter does not fit the base.
     """
     if base is None:
-        return Alone([effects_of(registry, parent.adapter) for parent in parents])
+        return Alone(_alone(registry, parents))
     return AgainstBase([Lowered.of(registry, parent, base) for parent in parents], base.sites)
+
+
+def _alone(registry: Registry, parents: Sequence[Parent]) -> list[Effects]:
+    """What each adapter's tensors say, or which of them say too little."""
+    found, problems = [], []
+    for parent in parents:
+        try:
+            found.append(effects_of(registry, parent.adapter))
+        except SelectionError as error:
+            problems.append(f"\n  - {error}")
+    if problems:
+        raise SelectionError("these adapters cannot be merged:" + "".join(problems))
+    return found
 
 
 @attrs.frozen(eq=False)
@@ -127,8 +140,11 @@ class Lowered:
         """Of an adapter, once it is seen to fit."""
         adapter, method = parent.adapter, registry.method(parent.adapter.method)
         check_method(method, base.sites)
-        check_copies(adapter.copies, dict(base.model.named_parameters(remove_duplicate=False)))
-        check_tensors(adapter.tensors, expected_tensors(registry, method, adapter.config, base.sites))
+        try:
+            check_copies(adapter.copies, dict(base.model.named_parameters(remove_duplicate=False)))
+            check_tensors(adapter.tensors, expected_tensors(registry, method, adapter.config, base.sites))
+        except (ArtifactError, ConfigError, TargetError) as error:
+            raise ArtifactError(f"{parent} does not fit the base: {error}") from error
         layers = load_layers(registry, method, adapter, base.sites)
         return cls(registry, method, dict(layers.items()))
 

@@ -173,13 +173,18 @@ def _joined(parents: Sequence[Parent], deeds: Alone | AgainstBase, strategy: Str
         for reason in refusals(parents, changes, strategy):
             wrong[reason].append(site)
         if not wrong:
-            joined[site] = join(site, changes, strategy, functools.partial(deeds.own, site))
+            own = functools.partial(deeds.own, site) if "base" in strategy.filled else _nothing
+            joined[site] = join(site, changes, strategy, own)
             if not all(map(_is_finite, joined[site].effects)):
                 wrong["an adapter or a weight holds numbers that are not finite or too large"].append(site)
     if wrong:
         lines = "".join(f"\n  - {_named(sites)}: {reason}" for reason, sites in wrong.items())
         raise SelectionError(f"these adapters cannot be merged:{lines}")
     return joined
+
+
+def _nothing(_: str) -> None:
+    """What a strategy is told of the base's own parameters that does not ask for them."""
 
 
 def _named(sites: Sequence[str]) -> str:

@@ -22,10 +22,16 @@ TABLE = "embedding_delta"
 
 
 def effects_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Effect, ...]]:
-    """A Dense for each difference."""
+    """A Dense for each difference.
+
+    Raises:
+        ValueError: A tensor is none.
+    """
     found: dict[str, tuple[Effect, ...]] = {}
     for name, tensor in tensors.items():
         site, _, own = name.rpartition(".")
+        if not site or not (own.startswith(PREFIX) or (own == TABLE and tensor.dim() == 2)):
+            raise ValueError(f"{name!r:.200} is no difference of a parameter")
         one = Dense(tensor.T, embedding=True) if own == TABLE else Dense(tensor, own.removeprefix(PREFIX))
         found[site] = (*found.get(site, ()), one)
     return found

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 import torch
+from torch import nn
 
-from adapterkit import LowRank, Rows, pattern_value
+from adapterkit import LowRank, Rows, Site, pattern_value, targeted
 
 from .config import MOST_ALPHA, MOST_RANK, LoraConfig
 from .layer import scale_of
@@ -25,6 +26,8 @@ __all__ = ["effects_of", "expressed"]
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 DOWN_OF_TABLE, UP_OF_TABLE = ".lora_embedding_A", ".lora_embedding_B"
+UPS = {DOWN: UP, DOWN_OF_TABLE: UP_OF_TABLE}
+DOWNS = {up: down for down, up in UPS.items()}
 TOKENS = ".token_adapter.trainable_tokens_delta"
 
 
@@ -33,28 +36,69 @@ def effects_of(config: LoraConfig, tensors: Mapping[str, Tensor]) -> dict[str, t
 
     So it is with the magnitudes of DoRA, with trained copies of biases and layers, and with updates of other parameters, whose
     layout the module alone knows.
+
+    Raises:
+        ValueError: The tensors are not those of this configuration.
     """
     if config.use_dora or config.bias or config.modules_to_save or config.target_parameters or config.is_shifted:
         return None
     found: dict[str, tuple[Effect, ...]] = {}
     for name, tensor in tensors.items():
-        if name.endswith(DOWN):
-            site = name.removesuffix(DOWN)
-            found[site] = (LowRank(tensor, tensors[site + UP], scale_of(site, config)[1]),)
-        elif name.endswith(DOWN_OF_TABLE):
-            site = name.removesuffix(DOWN_OF_TABLE)
-            found[site] = (LowRank(tensor, tensors[site + UP_OF_TABLE], scale_of(site, config)[1], embedding=True),)
-        elif name.endswith(TOKENS):
-            site = name.removesuffix(TOKENS)
-            found[site] = (Rows(torch.tensor(_tokens_at(site, config)), tensor),)
+        site, end = _split(name)
+        if end in DOWNS:
+            if site + DOWNS[end] not in tensors:
+                raise ValueError(f"{site + DOWNS[end]!r:.200} is missing")
+            continue
+        if site in found:
+            raise ValueError(f"{site!r:.200} is trained in two ways")
+        found[site] = (_rows(config, site, tensor) if end == TOKENS else _update(config, site, end, tensors),)
+    _check_targets(config, found)
     return found
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The site of a tensor, and the rest of its name."""
+    for end in (*UPS, *DOWNS, TOKENS):
+        if name.endswith(end):
+            return name.removesuffix(end), end
+    raise ValueError(f"{name!r:.200} is no tensor of LoRA")
+
+
+def _update(config: LoraConfig, site: str, end: str, tensors: Mapping[str, Tensor]) -> LowRank:
+    if site + UPS[end] not in tensors:
+        raise ValueError(f"{site + UPS[end]!r:.200} is missing")
+    (rank, scale), down, up = scale_of(site, config), tensors[site + end], tensors[site + UPS[end]]
+    if not (down.dim() == up.dim() == 2 and len(down) == up.shape[1] == rank):
+        raise ValueError(
+            f"the factors at {site!r:.200} are {(*down.shape,)} and {(*up.shape,)}, and not of rank {rank}"
+        )
+    return LowRank(down, up, scale, embedding=end == DOWN_OF_TABLE)
+
+
+def _rows(config: LoraConfig, site: str, tensor: Tensor) -> Rows:
+    index = _tokens_at(site, config)
+    if tensor.dim() != 2 or len(tensor) != len(index):
+        raise ValueError(f"the rows at {site!r:.200} are {tuple(tensor.shape)}, for {len(index)} tokens")
+    return Rows(torch.tensor(index), tensor)
+
+
+def _check_targets(config: LoraConfig, effects: Effects) -> None:
+    """Refuse an update that is at none of the targets: on a base it would be one too many."""
+    updates = {site: one for site, (one,) in effects.items() if isinstance(one, LowRank)}
+    sites = [
+        Site(name, "embedding" if one.embedding else "linear", one.down.shape[1], len(one.up), module=nn.Module())
+        for name, one in updates.items()
+    ]
+    left = set(updates) - ({site.name for site in targeted(config, sites, strict=False)} if sites else set())
+    if left:
+        raise ValueError(f"{min(left)!r:.200} is none of its target modules")
 
 
 def _tokens_at(site: str, config: LoraConfig) -> Sequence[int]:
     wanted = config.trainable_token_indices or ()
     if not isinstance(wanted, dict):
         return wanted
-    return [index for name, index in wanted.items() if site.endswith(name)][-1]
+    return next((index for name, index in reversed(wanted.items()) if site.endswith(name)), ())
 
 
 def expressed(effects: Effects, kind: type[LoraConfig]) -> tuple[LoraConfig, dict[str, Tensor]] | None:

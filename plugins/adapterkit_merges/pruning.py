@@ -60,7 +60,7 @@ def drop(delta: Tensor, density: float, rescale: Rescale, generator: torch.Gener
     """Each value with the chance ``density``."""
     if density >= 1:
         return delta
-    return _rescaled(_kept(delta, density, generator), delta, density, rescale)
+    return _rescaled(torch.where(_kept(delta, density, generator), delta, 0), delta, density, rescale)
 
 
 def drop_small(delta: Tensor, density: float, epsilon: float, rescale: Rescale, generator: torch.Generator) -> Tensor:
@@ -68,7 +68,7 @@ def drop_small(delta: Tensor, density: float, epsilon: float, rescale: Rescale, 
     if density >= 1:
         return delta
     chances = _ranks(delta).mul_(epsilon).add_(density)
-    return _rescaled(_kept(delta, chances, generator), delta, chances, rescale)
+    return _rescaled(torch.where(_kept(delta, chances, generator), delta, 0), delta, chances, rescale)
 
 
 def _count(delta: Tensor, density: float) -> int:
@@ -78,7 +78,7 @@ def _count(delta: Tensor, density: float) -> int:
 def _kept(delta: Tensor, chances: float | Tensor, generator: torch.Generator) -> Tensor:
     # bernoulli_ of one chance draws from MKL where torch has it, and other numbers where it has not
     drawn = torch.rand(delta.shape, dtype=delta.dtype, generator=generator, device=generator.device)
-    return torch.where(drawn.to(delta.device) < chances, delta, 0)
+    return drawn.to(delta.device) < chances
 
 
 def _rescaled(kept: Tensor, delta: Tensor, chances: float | Tensor, rescale: Rescale) -> Tensor:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from adapterkit import Effects
 
-__all__ = ["factors_of", "sites_of", "tensors_of"]
+__all__ = ["check_shapes", "factors_of", "sites_of", "tensors_of"]
 
 FACTOR = "ia3_l"
 SIZES: dict[str, tuple[tuple[str, tuple[int, ...]], tuple[str, tuple[int, ...]]]] = {
@@ -34,17 +34,40 @@ SIZES: dict[str, tuple[tuple[str, tuple[int, ...]], tuple[str, tuple[int, ...]]]
 
 
 def sites_of(peft_type: str, tensors: Mapping[str, Tensor]) -> list[Site] | None:
-    """Sites like those that the tensors were made for, without weights; None where the tensors do not tell."""
+    """Sites like those that the tensors were made for, without weights; None where the tensors do not tell.
+
+    Raises:
+        ValueError: The tensors are not those of such layers.
+    """
     if peft_type not in SIZES:
         return None
     inner, outer = SIZES[peft_type]
     names = [name.removesuffix(f".{inner[0]}") for name in tensors if name.endswith(f".{inner[0]}")]
+    if not names:
+        raise ValueError(f"it holds no {inner[0]}")
     return [_site(name, _size(tensors, name, *inner), _size(tensors, name, *outer)) for name in names]
 
 
 def _size(tensors: Mapping[str, Tensor], site: str, name: str, axes: tuple[int, ...]) -> int:
     shape = tensors[f"{site}.{name}"].shape
+    if len(shape) <= max(axes):
+        raise ValueError(f"{site}.{name} is {tuple(shape)}")
     return math.prod(shape[axis] for axis in axes)
+
+
+def check_shapes(layers: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not those of the layers.
+
+    Raises:
+        ValueError: One is missing, is one too many, or has another shape.
+    """
+    expected = {
+        f"{site}.{name}": one.shape for site, layer in layers.items() for name, one in layer.state_dict().items()
+    }
+    found = {name: one.shape for name, one in tensors.items()}
+    wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    if wrong:
+        raise ValueError(f"{wrong[0]:.200} is {found.get(wrong[0])} instead of {expected.get(wrong[0])}")
 
 
 def _site(name: str, in_features: int, out_features: int) -> Site:

@@ -11,7 +11,7 @@ import torch
 
 from adapterkit import INPUT, SHARED, ConfigError, Method, Traits, pattern_value, shorten, targeted
 
-from .algebra import factors_of, sites_of, tensors_of
+from .algebra import check_shapes, factors_of, sites_of, tensors_of
 from .catalogue import KINDS, Kind
 from .choices import default_targets, feedforward_modules, fitted_sizes
 from .files import from_disk, read, to_disk, written
@@ -108,6 +108,7 @@ class PeftMethod(Method):
             return None
         with torch.device("meta"):
             layers = self.build(config, sites)
+        check_shapes(layers, tensors)
         for site, layer in layers.items():
             layer.load_state_dict({name: tensors[f"{site}.{name}"] for name in layer.state_dict()}, assign=True)
             layer.eval()

@@ -110,13 +110,19 @@ class PeftPrompt(Method):
             return {
                 INPUT: EncodedPrompt(_encoder(self.peft_type, {**attrs.asdict(config), **self.prompt.fixed}), count)
             }
-        shapes: dict[str, tuple[int, ...]] = {"prompt_embeddings": (count, size)}
-        if "num_ranks" in attrs.asdict(config):
-            shapes |= {
-                "prefix_task_cols": (1, count, config.num_ranks),
-                "prefix_task_rows": (1, config.num_ranks, size),
-            }
-        return {INPUT: PlainPrompt(shapes)}
+        return {INPUT: PlainPrompt(self._shapes(config, size))}
+
+    def _shapes(self, config: Any, size: int) -> dict[str, tuple[int, ...]]:
+        """What PEFT keeps, for embeddings of ``size`` numbers."""
+        count = config.num_virtual_tokens
+        if "num_ranks" not in attrs.asdict(config):
+            return {"prompt_embeddings": (count, size)}
+        ranks = config.num_ranks
+        return {
+            "prompt_embeddings": (count, size),
+            "prefix_task_cols": (1, count, ranks),
+            "prefix_task_rows": (1, ranks, size),
+        }
 
     def initialize(self, config: Any, layers: Mapping[str, Any], base: Base, examples: Sequence[Example]) -> None:  # noqa: ARG002
         """Start from the embeddings of words, where that is asked for."""
@@ -155,7 +161,11 @@ class PeftPrompt(Method):
         """The embeddings; None where an encoder is still to make them."""
         if not config.inference_mode:
             return None
-        return {INPUT: (Tokens(table_of({name.removeprefix(f"{INPUT}."): one for name, one in tensors.items()})),)}
+        own = {name.removeprefix(f"{INPUT}."): one for name, one in tensors.items()}
+        expected, found = self._shapes(config, config.token_dim), {name: tuple(one.shape) for name, one in own.items()}
+        if found != expected:
+            raise ValueError(f"it holds {found!r:.200} instead of {expected}")
+        return {INPUT: (Tokens(table_of(own)),)}
 
     def express(self, effects: Effects) -> tuple[Any, Mapping[str, Tensor]] | None:
         """One soft prompt, and nothing else; none that is a task's."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from adapterkit import Base, Effects, Example, Site
 
-__all__ = ["PromptConfig", "PromptTuning", "SoftPrompt", "SoftPromptMethod", "input_of"]
+__all__ = ["PromptConfig", "PromptTuning", "SoftPrompt", "SoftPromptMethod", "check_table", "input_of"]
 
 MOST_TOKENS = 65_536
 NAME, KEY = f"{INPUT}.prompt_embeddings", "prompt_embeddings"
@@ -74,9 +74,12 @@ class SoftPromptMethod(Method):
         """The same as an effect."""
         return {INPUT: (Tokens(layers[INPUT].tokens().detach()),)}
 
-    def effects(self, config: Any, tensors: Mapping[str, Tensor]) -> Effects | None:  # noqa: ARG002
+    def effects(self, config: Any, tensors: Mapping[str, Tensor]) -> Effects | None:
         """The table; None where a network is still to make it."""
-        return {INPUT: (Tokens(tensors[NAME]),)} if set(tensors) == {NAME} else None
+        if not getattr(config, "inference_mode", True):
+            return None
+        check_table(tensors, (config.tokens, config.hidden_size))
+        return {INPUT: (Tokens(tensors[NAME]),)}
 
     def express(self, effects: Effects) -> tuple[Any, Mapping[str, Tensor]] | None:
         """One soft prompt, and nothing else."""
@@ -125,6 +128,17 @@ class PromptTuning(SoftPromptMethod):
     def from_peft(self, values: Mapping[str, Any]) -> PromptConfig:
         """A soft prompt as PEFT wrote it."""
         return PromptConfig(**sizes(values))
+
+
+def check_table(tensors: Mapping[str, Tensor], shape: tuple[int, ...]) -> None:
+    """Refuse anything but one table of this shape.
+
+    Raises:
+        ValueError: It is not.
+    """
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != {NAME: shape}:
+        raise ValueError(f"it holds {found!r:.200} instead of a table {shape}")
 
 
 def starting_embeddings(config: PromptConfig, base: Base) -> Tensor:

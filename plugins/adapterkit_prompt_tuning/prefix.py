@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adapterkit import INPUT, ConfigError, PrefixKV, Traits
 
-from .method import MOST_TOKENS, NAME, SoftPromptMethod, input_of
+from .method import MOST_TOKENS, NAME, SoftPromptMethod, check_table, input_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,6 +107,8 @@ class PrefixTuning(SoftPromptMethod):
 
     def effects(self, config: PrefixConfig, tensors: Mapping[str, Tensor]) -> Effects:
         """The keys and values."""
+        layers, heads, size = config.shape
+        check_table(tensors, (config.tokens, layers * 2 * heads * size))
         return {INPUT: (PrefixKV(*keys_and_values(tensors[NAME], config.shape)),)}
 
     def express(self, effects: Effects) -> tuple[PrefixConfig, Mapping[str, Tensor]] | None:

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from adapterkit import Adapter, Base, Blend, LayerConfig, SelectionError, Stack
 from adapterkit.artifact.manifest import Manifest
+from adapterkit.baking import streaming, summing
 from adapterkit.errors import ArtifactError, BaseLoadError, BaseMismatchError
 from adapterkit.registry import Registry
 from adapterkit.testing import tiny_gpt2, tiny_llama, tiny_moe, tiny_qwen
@@ -21,6 +22,13 @@ IDS = torch.tensor([[5, 6, 7, 90], [1, 2, 3, 4]])
 NO_TOKENIZER = SimpleNamespace(save_pretrained=lambda folder: None)
 """For folders without one."""
 FAMILIES = {"llama": tiny_llama, "gpt2": tiny_gpt2, "qwen": tiny_qwen, "tied": lambda: tiny_llama(tied=True)}
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Tiny weights in several blocks, as large ones are computed."""
+    monkeypatch.setattr(summing, "BLOCK", 300)
+    monkeypatch.setattr(streaming, "BLOCK", 300)
 
 
 def saved(family, folder, **options):

@@ -15,7 +15,7 @@ from adapterkit import Adapter, Base, BaseLoadError, Blend, ConfigError, Selecti
 from adapterkit.artifact.manifest import BaseReference, Manifest
 from adapterkit.baking import Baked, BakedLayer
 from adapterkit.baking.card import render
-from adapterkit.baking.shards import parse_size
+from adapterkit.baking.shards import Stored, headers, parse_size, plan_shards, write_shard
 from adapterkit.errors import ArtifactError
 from adapterkit.testing import tiny_llama
 from tests.support import EXAMPLE_BASE, make_adapter
@@ -109,6 +109,25 @@ def test_options_that_do_not_fit_are_refused(base, options, tmp_path):
     with pytest.raises(ConfigError, match=f"options of bake do not fit.*\n.*{next(iter(options))}"):
         base.bake(lora(base), tmp_path / "whole", **options)
     assert not any(tmp_path.iterdir())
+
+
+def test_numbers_of_several_types_begin_where_they_can_be_read(tmp_path):
+    numbers = {
+        "a": torch.ones(3, dtype=torch.bfloat16),
+        "b": torch.tensor(2.0),
+        "c": torch.ones(5, dtype=torch.uint8),
+        "d": torch.ones(1, 3, dtype=torch.float64),
+    }
+    names = {torch.bfloat16: "BF16", torch.float32: "F32", torch.uint8: "U8", torch.float64: "F64"}
+    described = {key: Stored(names[one.dtype], tuple(one.shape), one.nbytes) for key, one in numbers.items()}
+    (shard,) = plan_shards(described, 10**6)
+    write_shard(tmp_path / "x.safetensors", shard, (numbers[key] for key in shard.tensors))
+    raw = (tmp_path / "x.safetensors").read_bytes()
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    assert all(header[key]["data_offsets"][0] % one.itemsize == 0 for key, one in numbers.items())
+    found = load_file(tmp_path / "x.safetensors")
+    assert all(torch.equal(found[key], one) for key, one in numbers.items())
+    assert headers(dict.fromkeys(numbers, tmp_path / "x.safetensors")) == described
 
 
 def test_a_base_from_the_hub_is_named_with_its_commit(tmp_path, monkeypatch):
@@ -239,9 +258,22 @@ def test_an_adapter_that_changes_nothing_is_baked(base, tmp_path):
 
 
 def test_numbers_that_are_too_large_for_the_dtype_are_refused(base, tmp_path):
-    with pytest.raises(ArtifactError, match="too large for float16"):
+    with pytest.raises(ArtifactError, match="no number in float16: the sums are too large for it"):
         Base(EXAMPLE_BASE, dtype="float16").bake(lora(base, scale=300.0), tmp_path / "whole")
+    broken = lora(base)
+    next(iter(broken.tensors.values()))[0, 0] = math.nan
+    with pytest.raises(ArtifactError, match="or the adapter is broken"):
+        base.bake(broken, tmp_path / "whole")
     assert not any(tmp_path.iterdir())
+
+
+def test_weights_in_double_precision_keep_it(tmp_path):
+    folder = plain(tmp_path / "base", torch.float64)
+    adapter = lora(Base(tiny_llama()), target_modules=["q_proj"])
+    made = Base(folder).bake(Adapter("lora", adapter.config, adapter.tensors, Manifest()), tmp_path / "whole")
+    down, up = (adapter.tensors[f"{Q}.lora_{one}.weight"].double() for one in "AB")
+    want = load_file(folder / "model.safetensors")[Q + ".weight"] + 2.0 * up @ down
+    torch.testing.assert_close(load_file(made / "model.safetensors")[Q + ".weight"], want, atol=1e-15, rtol=1e-13)
 
 
 def test_a_card_is_made_of_texts_that_stay_texts():

@@ -3,12 +3,12 @@
 import gguf
 import numpy as np
 
-SPECIAL = {"llama": ("q_proj", "k_proj")}
+TURNED = ("q_proj", "k_proj")
 
 
 def write_base(model, file):
     config = model.config
-    kind = config.model_type
+    kind = {"mistral": "llama", "gemma3_text": "gemma3"}.get(config.model_type, config.model_type)
     writer = gguf.GGUFWriter(file, kind)
     architecture = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == kind)
     layers = config.num_hidden_layers
@@ -25,8 +25,17 @@ def write_base(model, file):
         writer.add_feed_forward_length(config.intermediate_size)
         writer.add_head_count_kv(config.num_key_value_heads)
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-        writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
-        writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        writer.add_rope_dimension_count(size)
+        writer.add_key_length(size)
+        writer.add_value_length(size)
+        rope = config.rope_parameters.get("full_attention", config.rope_parameters)
+        writer.add_rope_freq_base(rope["rope_theta"])
+        if kind in ("gemma2", "gemma3"):
+            writer.add_sliding_window(config.sliding_window)
+        if kind == "gemma2":
+            writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+            writer.add_final_logit_softcapping(config.final_logit_softcapping)
     writer.add_tokenizer_model("no_vocab")
     for name, tensor in model.state_dict().items():
         site, _, parameter = name.rpartition(".")
@@ -36,7 +45,9 @@ def write_base(model, file):
         values = tensor.float().numpy()
         if kind == "gpt2" and ".h." in name and values.ndim == 2:
             values = values.T
-        if kind == "llama" and site.endswith(SPECIAL["llama"]):
+        if kind.startswith("gemma") and site.endswith("norm"):
+            values = values + 1  # where transformers adds it when it runs
+        if kind == "llama" and site.endswith(TURNED):
             heads = config.num_attention_heads if site.endswith("q_proj") else config.num_key_value_heads
             values = values[_neighbours(len(values), heads)]
         writer.add_tensor(f"{stored}.{parameter}", np.ascontiguousarray(values))

@@ -12,6 +12,7 @@ from adapterkit import Base, ConfigError
 from adapterkit.merging import merge
 from adapterkit.registry import default_registry
 from adapterkit.testing import tiny_llama
+from adapterkit_merges import consensus, products, pruning, sce
 from tests.merge.asking import NAMES, RANDOM, SIGNED, WHOLE, ask, changes, close, fitting, low_rank, parameters, random
 from tests.support import make_adapter
 
@@ -118,6 +119,19 @@ def test_parents_stay_as_they_were(name):
     for options in ({}, WHOLE):
         ask(name, deltas, **fitting(name, options))
     assert all(map(torch.equal, deltas, before))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_large_weights_are_merged_part_by_part(monkeypatch, name):
+    deltas, base = [random(7, 11), random(7, 11, seed=1)], random(7, 11, seed=2)
+    asked = [{}, *([{"filter_wise": True}] if name == "model_stock" else [])]
+    asked += [{"of": "weights", "base": base}] if "of" in parameters(name) else []
+    asked += [{"select_topk": 0.5}] if name == "sce" else []
+    whole = [ask(name, deltas, **options) for options in asked]
+    for module in (consensus, products, pruning, sce):
+        monkeypatch.setattr(module, "AT_ONCE", 22)
+    for options, wanted in zip(asked, whole, strict=True):
+        close(ask(name, deltas, **options), wanted)
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------------

@@ -29,12 +29,13 @@ from adapterkit import (
 )
 from adapterkit.artifact.manifest import BaseReference, Manifest
 from adapterkit.effects import Bias, Dense, LowRank
+from adapterkit.merging import acting
 from adapterkit.merging.changes import read
 from adapterkit.merging.joining import join
 from adapterkit.merging.reducing import cut, cut_dense, distance, norm
 from adapterkit.merging.strategy import prepare
 from adapterkit.registry import Registry, default_registry
-from adapterkit.resident import effects_of
+from adapterkit.resident import effects_of, lower
 from adapterkit.shared import SharedModel
 from adapterkit.testing import tiny_gpt2, tiny_llama, tiny_moe, tiny_qwen
 from tests.support import FAMILIES, make_adapter
@@ -105,6 +106,17 @@ def test_a_blend_is_its_parts_with_weights_multiplied(llama, pair):
 def test_soup_is_the_mean_over_all_also_where_an_adapter_leaves_a_site_alone(llama):
     some = [make_adapter(llama, rank=2, seed=1), make_adapter(llama, rank=2, seed=2, target_modules=("q_proj",))]
     assert gap(llama, merge(some, strategy="soup"), Blend(dict.fromkeys(some, 0.5))) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "share"), [("soup", {}, 0.5), ("task_arithmetic", {"scaling": 0.3}, 0.3)]
+)
+def test_weights_that_a_strategy_makes_hold_for_whole_changes_and_scales_too(llama, pair, strategy, options, share):
+    full = make_adapter(llama, method="full", seed=2, scale=0.02)
+    ia3 = [make_adapter(llama, method="peft:ia3", seed=seed) for seed in (1, 2)]
+    for some in ([pair[0], full], ia3):
+        merged = merge(some, strategy=strategy, **options)
+        assert gap(llama, merged, Blend(dict.fromkeys(some, share))) < 1e-5
 
 
 MIXED = {
@@ -355,6 +367,16 @@ def test_the_same_bytes_in_two_processes_and_no_model_library(pair, tmp_path):
         assert on_disk(mine) == on_disk(tmp_path / "other" / strategy)
 
 
+def test_a_bar_is_shown_on_a_terminal_alone(pair, monkeypatch, capsys):
+    merge(pair)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    merged = merge(pair)
+    out, err = capsys.readouterr()
+    assert (out, "merging" in err) == ("", True)
+    assert merged == merge(pair)
+
+
 def test_no_base_is_made(pair, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a base was made")
@@ -381,6 +403,14 @@ def test_the_base_is_not_changed_and_holds_nothing_new(llama):
     merge(some, base=llama)
     assert llama.resident == resident
     assert all(torch.equal(one, before[name]) for name, one in llama.model.state_dict().items())
+
+
+def test_one_site_at_a_time(llama, monkeypatch):
+    """Lowered all at once, DoRA's changes would take as much memory as the base in float32."""
+    at_once = []
+    monkeypatch.setattr(acting, "lower", lambda *given: at_once.append(len(given[2])) or lower(*given))
+    merge(make_adapter(llama, rank=2, use_dora=True, seed=1), base=llama)
+    assert at_once == [1] * 14
 
 
 def test_the_name_is_the_function_whatever_was_imported():
@@ -477,6 +507,20 @@ NEED_BASE = {
 def test_what_depends_on_the_base_asks_for_it(llama, pair, options):
     with pytest.raises(SelectionError, match="give base="):
         merge([pair[0], make_adapter(llama, seed=5, **options)])
+
+
+def test_all_that_depend_on_the_base_are_named(llama):
+    some = [make_adapter(llama, rank=2, use_dora=True, seed=seed) for seed in (1, 2)]
+    with pytest.raises(SelectionError) as caught:
+        merge(some)
+    assert all(one.digest[:12] in str(caught.value) for one in some)
+
+
+@pytest.mark.parametrize("model", [tiny_llama(intermediate_size=40), tiny_gpt2()], ids=["other shapes", "other names"])
+def test_an_adapter_that_does_not_fit_the_base_is_named(llama, pair, model):
+    unknown = attrs.evolve(make_adapter(Base(model), rank=2, seed=1), manifest=Manifest())
+    with pytest.raises(ArtifactError, match=f"the lora adapter {unknown.digest[:12]} does not fit the base"):
+        merge([pair[0], unknown], base=llama)
 
 
 def test_rows_of_the_same_token_or_weighted_ask_for_the_base(llama):
