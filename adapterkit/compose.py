@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .registry import Registry
 
-__all__ = ["Acting", "Blend", "Stack", "named_parts", "parse"]
+__all__ = ["Acting", "Blend", "Stack", "load_acting", "named_parts", "parse"]
 
 SCHEMA = 1
 MOST_PARTS = 1000
@@ -167,6 +167,11 @@ def parse(text: str, find: Callable[[str], Acting]) -> Acting:
     if len({one for one, _ in parts}) < len(parts):
         raise SelectionError(f"{text!r} names an adapter twice; give it one weight")
     return Stack(*(one for one, _ in parts)) if all(weight == 1.0 for _, weight in parts) else Blend(dict(parts))
+
+
+def load_acting(path: str | os.PathLike[str], *, registry: Registry | None = None) -> Acting:
+    """What lies at a path, an adapter's folder or a blend's file; needs no base, and raises as these do."""
+    return Blend.load(path, registry=registry) if Path(path).is_file() else Adapter.load(path, registry=registry)
 
 
 def named_parts(text: str) -> list[tuple[str, float]]:

@@ -16,8 +16,8 @@ VLLM_MOST_RANK = 512
 FITTING = {
     "vllm": "plain LoRA, read as it is; start with --max-lora-rank {rank} or more",
     "sglang": "plain LoRA, read as it is",
-    "gguf": "plain LoRA; llama.cpp's convert_lora_to_gguf.py makes the file, with the base's config.json",
-    "mlx": "plain LoRA; MLX wants adapters.safetensors with both factors transposed",
+    "gguf": "plain LoRA; `adapterkit export --to gguf` makes the file, with the base's config.json",
+    "mlx": "plain LoRA; `adapterkit export --to mlx` transposes both factors, as MLX wants them",
 }
 READ_AS_IT_IS = ("vllm", "sglang")
 
@@ -37,8 +37,20 @@ def _judge(engine: str, fields: Mapping[str, Any] | None, names: tuple[str, ...]
     obstacle = _obstacle(engine, fields or {}, names)
     if obstacle:
         return {"fits": "no", "reason": obstacle}
+    uneven = _uneven(engine, fields or {})
+    if uneven and engine in READ_AS_IT_IS:
+        return {"fits": "after export", "reason": f"{uneven}; `adapterkit export` writes it plainly"}
     fits = "yes" if engine in READ_AS_IT_IS else "after export"
     return {"fits": fits, "reason": FITTING[engine].format(rank=(fields or {}).get("r"))}
+
+
+def _uneven(engine: str, fields: Mapping[str, Any]) -> str:
+    """What the engine would read otherwise than it is meant, and what an export brings into B."""
+    if fields.get("rank_pattern") or fields.get("alpha_pattern"):
+        return "ranks or scales differ between layers"
+    return (
+        "rank-stabilised: it takes the scale for alpha / rank" if fields.get("use_rslora") and engine != "vllm" else ""
+    )
 
 
 def _obstacle(engine: str, fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
@@ -53,8 +65,6 @@ def _obstacle(engine: str, fields: Mapping[str, Any], names: tuple[str, ...]) ->
         (fields.get("peft_type") != "LORA", "not LoRA: its loader reads nothing else"),
         (more_than_lora, "more than plain LoRA: DoRA, trained biases, tokens or experts, or whole saved modules"),
         (not all(name.endswith(PLAIN) for name in names), "holds tensors besides lora_A and lora_B of linear layers"),
-        (fields.get("rank_pattern") or fields.get("alpha_pattern"), "ranks or scales differ between layers"),
-        (fields.get("use_rslora") and engine != "vllm", "rank-stabilised: it takes the scale for alpha / rank"),
         (engine == "vllm" and rank > VLLM_MOST_RANK, f"rank {rank} is over its limit of {VLLM_MOST_RANK}"),
     )
     return next((reason for found, reason in obstacles if found), "")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from adapterkit.adapter import Adapter
 from adapterkit.artifact.fit import check_base
 from adapterkit.artifact.manifest import BaseReference
 from adapterkit.compose import Blend
@@ -67,10 +68,14 @@ def bake(
     min_survived: float = 0.5,
 ) -> Baked:
     """See :meth:`adapterkit.Base.bake`."""
+    if not isinstance(adapter, (Adapter, Blend)):
+        raise SelectionError(
+            f"what is baked is an Adapter, a Stack or a Blend, not {adapter!r}; Base.load(folder) gives one"
+        )
     target = Path(folder)
     check_target(target)
     most = parse_size(max_shard_size)
-    if isinstance(min_survived, bool) or not 0.0 <= min_survived <= 1.0:
+    if not isinstance(min_survived, (int, float)) or not 0.0 <= min_survived <= 1.0:
         raise ConfigError("options of bake do not fit", [f"min_survived: must be from 0 to 1, not {min_survived!r}"])
     files = None if base.source.is_object else _Files.of(base.source)
     work = _of_object(base, adapter) if files is None else _of_files(base, adapter, files)

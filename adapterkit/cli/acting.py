@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from adapterkit.compose import named_parts, parse
+from adapterkit.compose import load_acting, named_parts, parse
 from adapterkit.errors import ConfigError, SelectionError, suggest
 
 if TYPE_CHECKING:
     from adapterkit.base import Base
     from adapterkit.compose import Acting
+    from adapterkit.registry import Registry
 
-__all__ = ["ActingText", "check_acting", "open_acting"]
+__all__ = ["ActingText", "check_acting", "open_acting", "read_acting"]
 
 ActingText = Annotated[
     str | None,
@@ -42,6 +44,13 @@ def open_acting(base: Base, text: str | None) -> Acting | None:
         return None
     check_acting(text)
     return base.load(text if _is_there(text) else parse(text, base.load))
+
+
+def read_acting(registry: Registry, text: str, option: str = "ADAPTER") -> Acting:
+    """The same for what needs no base in memory; raises as :func:`open_acting` does."""
+    check_acting(text, option)
+    find = functools.partial(load_acting, registry=registry)
+    return find(text) if _is_there(text) else parse(text, find)
 
 
 def check_acting(text: str, option: str = "--adapter") -> None:

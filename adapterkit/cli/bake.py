@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from adapterkit.adapter import Adapter
-from adapterkit.compose import Blend, parse
-
-from .acting import check_acting
+from .acting import read_acting
 from .opening import AsJson, BaseName, Revision, open_base
 from .plugins import PluginFiles  # noqa: TC001 - cyclopts reads the annotation
 
 if TYPE_CHECKING:
     from adapterkit.baking import Baked
-    from adapterkit.compose import Acting
-    from adapterkit.registry import Registry
 
 __all__ = ["bake"]
 
@@ -47,22 +42,12 @@ def bake(
     plugin: PluginFiles = (),
 ) -> None:
     """Write a model of its own: the base with adapters added to its weights, layer by layer."""
-    check_acting(adapter, "ADAPTER")
     shared = open_base(base, plugin, revision=revision, dtype=dtype)
     made = shared.bake(
-        _read(adapter, shared.registry), output, max_shard_size=max_shard_size, min_survived=min_survived
+        read_acting(shared.registry, adapter), output, max_shard_size=max_shard_size, min_survived=min_survived
     )
     _sum_up(made)
     print(json.dumps(made.to_json(), indent=2, ensure_ascii=False) if as_json else output)
-
-
-def _read(text: str, registry: Registry) -> Acting:
-    """The adapters that a text means; the base stays on the disk."""
-
-    def find(path: str) -> Acting:
-        return Blend.load(path, registry=registry) if Path(path).is_file() else Adapter.load(path, registry=registry)
-
-    return find(text) if Path(text).exists() else parse(text, find)
 
 
 def _sum_up(made: Baked) -> None:

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from adapterkit.adapter import Adapter
-from adapterkit.compose import Blend, parse
 from adapterkit.exporting import export as run
 
-from .acting import check_acting
+from .acting import read_acting
 from .opening import AsJson  # noqa: TC001 - the same
 from .plugins import PluginFiles, registry_with
-
-if TYPE_CHECKING:
-    from adapterkit.compose import Acting
-    from adapterkit.registry import Registry
 
 __all__ = ["export"]
 
@@ -39,24 +33,9 @@ def export(
 ) -> None:
     """Write an adapter in the form that another program reads."""
     registry = registry_with(plugin)
-    written = run(_acting(adapter, registry), output, to, base=base, registry=registry)
+    written = run(read_acting(registry, adapter), output, to, base=base, registry=registry)
     if as_json:
         print(json.dumps({"folder": str(output), "files": written.files, "use": written.use}, indent=2))
         return
     print(output)
     print(written.use, file=sys.stderr)
-
-
-def _acting(text: str, registry: Registry) -> Acting:
-    """The adapters that a text means; no base is needed to read them.
-
-    Raises:
-        ConfigError: A path is not there, or a weight is no number.
-    """
-    check_acting(text, "ADAPTER")
-
-    def find(path: str) -> Acting:
-        is_blend = Path(path).is_file()
-        return Blend.load(path, registry=registry) if is_blend else Adapter.load(path, registry=registry)
-
-    return find(text) if Path(text).exists() else parse(text, find)

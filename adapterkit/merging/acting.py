@@ -50,9 +50,10 @@ def _alone(registry: Registry, parents: Sequence[Parent]) -> list[Effects]:
         try:
             found.append(effects_of(registry, parent.adapter))
         except SelectionError as error:
-            problems.append(f"\n  - {error}")
+            problems.append(str(error))
     if problems:
-        raise SelectionError("these adapters cannot be merged:" + "".join(problems))
+        many = "these adapters cannot be merged:\n  - " if len(problems) > 1 else ""
+        raise SelectionError(many + "\n  - ".join(problems))
     return found
 
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from adapterkit.adapter import Adapter
 from adapterkit.base import Base
-from adapterkit.compose import Blend
+from adapterkit.compose import load_acting
 from adapterkit.errors import ArtifactError, ConfigError, SelectionError
 from adapterkit.merging import merge
 from adapterkit.registry import default_registry
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from adapterkit.adapter import Adapter
     from adapterkit.compose import Acting
     from adapterkit.registry import Registry
 
@@ -102,8 +102,7 @@ class Bases:
 
 def find_parent(recipe: Recipe, name: str, registry: Registry) -> Acting:
     """What lies at a path of a recipe: an adapter's folder, or the file of a blend."""
-    path = recipe.folder / name
-    return Blend.load(path, registry=registry) if path.is_file() else Adapter.load(path, registry=registry)
+    return load_acting(recipe.folder / name, registry=registry)
 
 
 def check_there(recipe: Recipe) -> None:

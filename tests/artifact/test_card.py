@@ -103,8 +103,8 @@ NAMES = ("a.lora_A.weight", "a.lora_B.weight")
     ("fields", "names", "fitting"),
     [
         (PLAIN, NAMES, set(ENGINES)),
-        ({**PLAIN, "use_rslora": True}, NAMES, {"vllm"}),
-        ({**PLAIN, "rank_pattern": {"a": 2}}, NAMES, set()),
+        ({**PLAIN, "use_rslora": True}, NAMES, set(ENGINES)),
+        ({**PLAIN, "rank_pattern": {"a": 2}}, NAMES, set(ENGINES)),
         ({**PLAIN, "use_dora": True}, NAMES, set()),
         ({**PLAIN, "r": 1024}, NAMES, set(ENGINES) - {"vllm"}),
         (PLAIN, (*NAMES, "a.lora_magnitude_vector"), set()),
@@ -116,3 +116,18 @@ def test_engines_are_told_what_they_can_read(fields, names, fitting):
     verdicts = judge(fields, names)
     assert {engine for engine, verdict in verdicts.items() if verdict["fits"] != "no"} == fitting
     assert all(verdict["reason"] for verdict in verdicts.values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "at_once"),
+    [
+        (PLAIN, {"vllm", "sglang"}),
+        ({**PLAIN, "use_rslora": True}, {"vllm"}),
+        ({**PLAIN, "rank_pattern": {"a": 2}}, set()),
+        ({**PLAIN, "alpha_pattern": {"a": 2}}, set()),
+    ],
+)
+def test_what_an_export_makes_plain_is_told_apart_from_what_fits_as_it_is(fields, at_once):
+    verdicts = judge(fields, NAMES)
+    assert {engine for engine, verdict in verdicts.items() if verdict["fits"] == "yes"} == at_once
+    assert all("export" in verdict["reason"] for verdict in verdicts.values() if verdict["fits"] == "after export")

@@ -104,11 +104,19 @@ def test_sizes_are_read_as_transformers_reads_them(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("options", [{"max_shard_size": "big"}, {"max_shard_size": 0}, {"min_survived": 1.5}])
+@pytest.mark.parametrize(
+    "options", [{"max_shard_size": "big"}, {"max_shard_size": 0}, {"min_survived": 1.5}, {"min_survived": "1"}]
+)
 def test_options_that_do_not_fit_are_refused(base, options, tmp_path):
     with pytest.raises(ConfigError, match=f"options of bake do not fit.*\n.*{next(iter(options))}"):
         base.bake(lora(base), tmp_path / "whole", **options)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", ["out/adapter", None, []])
+def test_what_is_no_adapter_is_refused(base, given, tmp_path):
+    with pytest.raises(SelectionError, match=r"what is baked is an Adapter.*Base.load\(folder\) gives one"):
+        base.bake(given, tmp_path / "whole")
 
 
 def test_numbers_of_several_types_begin_where_they_can_be_read(tmp_path):

@@ -90,6 +90,12 @@ def test_gradients_through_the_blend_find_the_weights_of_a_known_mixture(base, a
     assert all(parameter.grad is None for parameter in base.model.parameters())
 
 
+def test_a_single_adapter_is_weighted_too(base, adapters, target, monkeypatch):
+    monkeypatch.setattr(target, "blend", Blend({adapters[0]: 0.6}))
+    found = base.learn_blend(adapters[:1], ROWS[:12], objective="imitate", steps=40, learning_rate=0.2)
+    assert list(found.weights.values()) == pytest.approx([0.6], abs=0.02)  # it begins with 1, which is no constant here
+
+
 def test_a_search_without_gradients_finds_them_too(base, adapters):
     options = {"how": "gradient_free", "objective": "imitate", "batch_size": 64}
     found = base.learn_blend(adapters, ROWS[:10], steps=200, l1=0.0, **options)
@@ -166,16 +172,26 @@ def test_what_cannot_be_learned_is_refused(base, adapters):
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_the_search_finds_the_lowest_point_of_a_bowl(count):
+def test_the_search_finds_the_lowest_point_of_a_long_valley(count):
+    """A thousand times as long as it is wide, and along no axis: steps have to follow it."""
     lowest = np.linspace(0.9, -0.7, count)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(count, count)))[0]
+    shape = turn @ np.diag(np.logspace(0, 3, count)) @ turn.T
 
     def loss(point):
-        return float(((point - lowest) ** 2 * np.arange(1, count + 1)).sum())
+        return float((point - lowest) @ shape @ (point - lowest))
 
-    found, value = search(loss, [1 / count] * count, tries=300, bound=1.5, seed=0)
-    assert found == pytest.approx(lowest, abs=0.01)
+    found, value = search(loss, [1 / count] * count, tries=500, bound=1.5, seed=0)
+    assert found == pytest.approx(lowest, abs=0.02)
     assert value == loss(found)
+
+
+def test_the_search_tries_as_often_as_it_may_within_its_bounds():
     tried = []
-    search(lambda point: tried.append(point) or loss(point - 5), [0.0] * count, tries=50, bound=1.5, seed=0)
+    found, value = search(
+        lambda point: tried.append(point) or float(-point.sum()), [0.0, 0.0], tries=50, bound=1.5, seed=0
+    )
     assert len(tried) == 50
     assert max(float(abs(point).max()) for point in tried) == 1.5
+    assert value == float(-found.sum()) == min(float(-point.sum()) for point in tried)
+    assert search(lambda point: float(point.sum()), [0.3], tries=1, bound=1.5, seed=0) == ([0.3], 0.3)
