@@ -19,16 +19,16 @@ NAME = "model.layers.0.self_attn.q_proj"
 FASTER, MEMORY = 500, 0.1
 
 
-def factors(number: int) -> tuple[object, object]:
+def factors(number: int, size: int = SIZE) -> tuple[object, object]:
     """``down`` and ``up`` of one adapter, the same in both processes."""
     import torch
 
     stream = torch.Generator().manual_seed(number)
-    down, up = torch.randn(RANK, SIZE, generator=stream), torch.randn(SIZE, RANK, generator=stream)
-    return down / SIZE**0.5, up / SIZE**0.5
+    down, up = torch.randn(RANK, size, generator=stream), torch.randn(size, RANK, generator=stream)
+    return down / size**0.5, up / size**0.5
 
 
-def ours() -> tuple[object, object]:
+def ours(size: int) -> tuple[object, object]:
     """The merge as a call, and what gives its delta."""
     from adapterkit import Adapter, LowRank, merge
     from adapterkit.registry import default_registry
@@ -38,7 +38,7 @@ def ours() -> tuple[object, object]:
     method = registry.method("lora")
     adapters = []
     for number in range(COUNT):
-        config, tensors = method.express({NAME: (LowRank(*factors(number), 1.0),)})
+        config, tensors = method.express({NAME: (LowRank(*factors(number, size), 1.0),)})
         adapters.append(Adapter("lora", config, tensors))
 
     def work() -> object:
@@ -50,7 +50,7 @@ def ours() -> tuple[object, object]:
     return work, delta
 
 
-def peers() -> tuple[object, object]:
+def peers(size: int) -> tuple[object, object]:
     """The same with PEFT."""
     import peft
     import torch
@@ -60,7 +60,7 @@ def peers() -> tuple[object, object]:
         def __init__(self) -> None:
             super().__init__()
             self.config = None
-            self.q_proj = nn.Linear(SIZE, SIZE, bias=False)
+            self.q_proj = nn.Linear(size, size, bias=False)
 
         def forward(self, x: object) -> object:
             return self.q_proj(x)
@@ -72,7 +72,7 @@ def peers() -> tuple[object, object]:
     layer = model.base_model.model.q_proj
     with torch.no_grad():
         for number in range(COUNT):
-            down, up = factors(number)
+            down, up = factors(number, size)
             layer.lora_A[f"a{number}"].weight.copy_(down)
             layer.lora_B[f"a{number}"].weight.copy_(up)
     names = [f"a{number}" for number in range(COUNT)]
@@ -94,8 +94,9 @@ def child(which: str) -> None:
     import torch
 
     torch.set_num_threads(1)
-    work, delta = {"ours": ours, "peers": peers}[which]()
-    torch.linalg.svd(torch.randn(64, 64))  # what is loaded on first use is no part of either
+    side = {"ours": ours, "peers": peers}[which]
+    side(64)[0]()  # what is loaded on first use is no part of either
+    work, delta = side(SIZE)
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     merged = work()
     took = time.perf_counter() - start

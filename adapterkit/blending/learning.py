@@ -135,7 +135,9 @@ def _named(adapters: Any) -> dict[str, Acting]:
     names = list(adapters) if isinstance(adapters, Mapping) else [one.digest[:12] for one in listed]
     taken = sorted(set(names) & set(OURS))
     if taken:
-        raise SelectionError(f"no adapter can be called {taken[0]!r} here: losses are told by name, and that one is of another")
+        raise SelectionError(
+            f"no adapter can be called {taken[0]!r} here: losses are told by name, and that one is of another"
+        )
     return dict(zip(names, listed, strict=True))
 
 

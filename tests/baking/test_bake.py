@@ -1,5 +1,6 @@
 """Baking from disk to disk: what plain transformers loads answers as the base does with the adapters."""
 
+import importlib
 import json
 from types import SimpleNamespace
 
@@ -218,7 +219,7 @@ def test_experts_that_are_changed_are_baked_in_memory_and_the_report_says_so(tmp
 def test_a_version_of_transformers_that_does_not_say_what_it_renames_has_the_base_loaded(tmp_path, monkeypatch):
     base = saved("llama", tmp_path / "base")
     adapter = lora(base)
-    monkeypatch.delattr("transformers.conversion_mapping.get_model_conversion_mapping")
+    monkeypatch.delattr(importlib.import_module("transformers.conversion_mapping"), "get_model_conversion_mapping")
     made = base.bake(adapter, tmp_path / "whole")
     assert made.whole.startswith("this version of transformers does not say")
     assert {layer.name for layer in made.layers} == {f"{name}.weight" for name in adapter_sites(adapter)}
