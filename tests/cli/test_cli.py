@@ -183,12 +183,20 @@ def test_a_data_file_that_is_not_there_is_said_before_the_base_is_loaded(run, co
     assert "no file 'nope.csv'; did you mean 'rows.csv'? Data files in '.': rows.csv." in err
 
 
+@pytest.mark.parametrize("named", ["rows", "rows*0.5+nowhere", "rows*half"])
+def test_an_adapter_that_is_not_there_is_said_before_the_base_is_loaded(run, named, monkeypatch):
+    monkeypatch.setattr("adapterkit.shared.load_base", lambda source: pytest.fail("the base was loaded"))
+    code, out, err = run("generate", "base", "hi", "--adapter", named)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: --adapter does not fit")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["train", "base", "rows.csv", "--output", "x"], "no data format fits a row of the columns 'text', 'category'"),
         (["generate", "no/such/base", "hi"], "no folder 'no/such/base'"),
-        (["generate", "base", "hi", "--adapter", "nowhere"], "adapter folder 'nowhere' is refused"),
+        (["generate", "base", "hi", "--adapter", "."], "adapter folder '.' is refused"),
         (["generate", "base", "hi", "--dtype", "float64"], "dtype 'float64' is not one of"),
         (["generate", "base", "hi", "--device", "warp"], "device 'warp' is not there"),
         (["plugins", "--plugin", "nothing.py"], "no plugin file 'nothing.py'"),

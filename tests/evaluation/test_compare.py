@@ -73,7 +73,7 @@ def test_all_of_it_is_json(comparison):
     [
         ({}, "compare needs an adapter"),
         ({"base": None}, "compare needs an adapter"),
-        ({"a": "folder"}, "compare takes one adapter or None, not 'folder'"),
+        ({"a": "folder"}, "compare takes one adapter, a Stack, a Blend or None, not 'folder'"),
         ({"": None}, "adapters by name"),
         ({1: None}, "adapters by name"),
         (["a"], "adapters by name"),

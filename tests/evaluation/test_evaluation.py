@@ -107,7 +107,7 @@ def test_evaluating_leaves_the_base_as_it_is(base, adapter):
 
 @pytest.mark.parametrize("wrong", ["cards", 3, [None, None], {"a": 1}])
 def test_what_is_no_single_adapter_is_refused(base, wrong):
-    with pytest.raises(SelectionError, match="evaluate takes one adapter or None"):
+    with pytest.raises(SelectionError, match="evaluate takes one adapter, a Stack, a Blend or None"):
         base.evaluate(ROWS, adapter=wrong)
 
 

@@ -155,7 +155,7 @@ def test_a_task_of_ones_own_is_run_and_leaves_nothing_behind(base, adapter, tmp_
 
 
 def test_what_is_no_adapter_is_refused(base):
-    with pytest.raises(SelectionError, match="harness_model takes one adapter or None"):
+    with pytest.raises(SelectionError, match="harness_model takes one adapter, a Stack, a Blend or None"):
         harness_model(base, "folder")
 
 
