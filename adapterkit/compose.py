@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .registry import Registry
 
-__all__ = ["Acting", "Blend", "Stack", "load_acting", "named_parts", "parse"]
+__all__ = ["Acting", "Blend", "Stack", "load_acting", "named_parts", "not_acting", "parse"]
 
 SCHEMA = 1
 MOST_PARTS = 1000
@@ -190,6 +190,16 @@ def _weighted(piece: str, text: str) -> tuple[str, float]:
     return name.strip(), weight
 
 
+def not_acting(one: Any) -> str:
+    """What to say of a value that is no adapter and no blend."""
+    cure = ""
+    if isinstance(one, (str, os.PathLike)):
+        cure = f"; it may lie there: Adapter.load({str(one)!r})"
+    elif isinstance(one, (list, tuple)):
+        cure = "; name them one by one: Stack(cards, tone)"
+    return f"an Adapter, a Stack or a Blend acts, not {one!r:.200}{cure}"
+
+
 def _flat(given: Iterable[tuple[Any, Any]]) -> tuple[tuple[Adapter, float], ...]:
     """Adapters and weights, with what is itself a blend taken apart."""
     parts: dict[Adapter, float] = {}
@@ -197,7 +207,7 @@ def _flat(given: Iterable[tuple[Any, Any]]) -> tuple[tuple[Adapter, float], ...]
         if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not math.isfinite(weight):
             raise SelectionError(f"a weight must be a finite number, not {weight!r}")
         if not isinstance(acting, (Adapter, Blend)):
-            raise SelectionError(f"a part of a blend is an Adapter, a Stack or a Blend, not {acting!r}")
+            raise SelectionError(not_acting(acting))
         inner = acting.parts if isinstance(acting, Blend) else ((acting, 1.0),)
         for adapter, own in inner:
             if adapter in parts:

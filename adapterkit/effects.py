@@ -9,11 +9,14 @@ something compute it from the site's input, so that their order does not matter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import attrs
-from torch import Tensor  # noqa: TC002 - attrs and readers of annotations need the name
+import torch
+from torch import Tensor
+
+from .lowrank import cut_factors
 
 __all__ = ["Bias", "Dense", "Effect", "Effects", "LowRank", "PrefixKV", "Rows", "Scale", "Tokens"]
 
@@ -42,6 +45,29 @@ class LowRank:
     def delta(self) -> Tensor:
         """What it adds to the weight, ``(out_features, in_features)``, in float32."""
         return self.scale * (self.up.float() @ self.down.float())
+
+    def cut(self, rank: int | None = None) -> LowRank:
+        """The best update of at most ``rank`` directions, its scale 1, in float32: see :func:`adapterkit.lowrank.cut_factors`.
+
+        Directions that are zero are dropped; where ``rank`` is None nothing else is.
+        """
+        up, down = cut_factors(self.up.double() * self.scale, self.down, rank)
+        return LowRank(down.float(), up.float(), 1.0, self.embedding)
+
+    @classmethod
+    def stacked(cls, updates: Sequence[LowRank], weights: Sequence[float] | None = None) -> LowRank:
+        """The weighted sum of updates as one, exactly: factors one after another, weights and scales in ``up``, in float32.
+
+        Its rank is the sum of theirs.
+
+        Args:
+            updates: At least one.
+            weights: One for each; 1 by default.
+        """
+        sizes = [1.0] * len(updates) if weights is None else weights
+        ups = [one.up.double() * (one.scale * size) for one, size in zip(updates, sizes, strict=True)]
+        down = torch.cat([one.down.float() for one in updates])
+        return cls(down, torch.cat(ups, dim=1).float(), 1.0, updates[0].embedding)
 
 
 @attrs.frozen(eq=False)

@@ -10,7 +10,7 @@ import sys
 import torch
 from figures import human, report, seconds
 
-from adapterkit.extracting.truncating import of_rank
+from adapterkit.lowrank import of_rank
 
 RANK, TRIES = 16, 3
 BAR_TIMES, BAR_ERROR = 50, 1.02

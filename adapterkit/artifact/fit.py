@@ -35,8 +35,17 @@ def check_base(manifest: Manifest, fingerprint: str) -> None:
     if made_for.fingerprint and not same_base(made_for.fingerprint, fingerprint):
         raise BaseMismatchError(
             f"the adapter was made for another base: {made_for.name or 'one'} {made_for.revision}".rstrip()
-            + f" with fingerprint {made_for.fingerprint:.24}…; this one has {fingerprint:.24}…"
+            + "; "
+            + _differing(made_for.fingerprint, fingerprint)
         )
+
+
+def _differing(theirs: str, ours: str) -> str:
+    """The first part of two fingerprints that differs: of the embeddings and norms, or of the other weights."""
+    for what, its, own in zip(("embeddings and norms", "weights"), theirs.split("."), ours.split("."), strict=False):
+        if its != own:
+            return f"that one's {what} have the digest {its:.12}…, this one's {own:.12}…"
+    return f"that one has fingerprint {theirs!r:.80}, this one {ours!r:.80}"
 
 
 def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:

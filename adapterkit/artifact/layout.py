@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "BAKED",
     "CARD",
     "MANIFEST",
     "MOST_HEADER_BYTES",
@@ -17,6 +18,8 @@ WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 MANIFEST = "adapterkit.json"
 CARD = "README.md"
+BAKED = "adapterkit-bake.json"
+"""Of a baked model: what it was made of."""
 
 MOST_JSON_BYTES = 1 << 20
 """PEFT's configurations are a few kilobytes; ten thousand named targets take half of this."""

@@ -9,14 +9,14 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapterkit.errors import ArtifactError
+from adapterkit.errors import ArtifactError, SelectionError
 
 from .layout import CARD, MANIFEST, PEFT_CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["check_replaceable", "replacing"]
+__all__ = ["check_apart", "check_replaceable", "replacing"]
 
 OURS = {CARD, MANIFEST, PEFT_CONFIG, WEIGHTS}
 
@@ -62,6 +62,24 @@ def check_replaceable(target: Path) -> None:
         raise ArtifactError("it holds something that is no adapter; give an empty folder or a new name")
     if held - OURS:
         raise ArtifactError(f"it also holds {min(held - OURS)!r}, which would be lost; move it away or give a new name")
+
+
+def check_apart(output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse to write over what is read.
+
+    Args:
+        output: Where something is to be written.
+        inputs: What it is made of; what is no path here, such as a Hub id, is passed over.
+
+    Raises:
+        SelectionError: The output is one of the inputs, lies in one, or holds one.
+    """
+    mine = Path(os.path.realpath(output))
+    for one in inputs:
+        theirs = Path(os.path.realpath(one))
+        if theirs.exists() and (mine == theirs or mine in theirs.parents or theirs in mine.parents):
+            how = "is" if mine == theirs else "holds" if mine in theirs.parents else "lies in"
+            raise SelectionError(f"the output {str(output)!r} {how} the input {str(one)!r}: give another folder")
 
 
 def _swap(staging: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ import attrs
 from adapterkit.adapter import Adapter
 from adapterkit.artifact.fit import check_base
 from adapterkit.artifact.manifest import BaseReference
+from adapterkit.artifact.replacing import check_apart
 from adapterkit.compose import Blend
 from adapterkit.errors import BaseLoadError, ConfigError, SelectionError
 from adapterkit.extracting.checkpoint import Checkpoint
@@ -73,6 +74,7 @@ def bake(
             f"what is baked is an Adapter, a Stack or a Blend, not {adapter!r}; Base.load(folder) gives one"
         )
     target = Path(folder)
+    check_apart(target, () if base.source.is_object else (base.source.location,))
     check_target(target)
     most = parse_size(max_shard_size)
     if not isinstance(min_survived, (int, float)) or not 0.0 <= min_survived <= 1.0:

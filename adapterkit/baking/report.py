@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from adapterkit.artifact.layout import BAKED as REPORT
 from adapterkit.compose import Blend
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["REPORT", "Baked", "BakedLayer", "Measure", "parts_of"]
 
-REPORT = "adapterkit-bake.json"
 SCHEMA = 1
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from .acting import read_acting
+from .flags import as_flags
 from .opening import AsJson, BaseName, Revision, open_base
+from .outputs import check_output, folders_of
 from .plugins import PluginFiles  # noqa: TC001 - cyclopts reads the annotation
 
 if TYPE_CHECKING:
@@ -43,9 +45,10 @@ def bake(
 ) -> None:
     """Write a model of its own: the base with adapters added to its weights, layer by layer."""
     shared = open_base(base, plugin, revision=revision, dtype=dtype)
-    made = shared.bake(
-        read_acting(shared.registry, adapter), output, max_shard_size=max_shard_size, min_survived=min_survived
-    )
+    acting = read_acting(shared.registry, adapter)
+    check_output(output, [base, *folders_of(adapter)], replaces=False)
+    with as_flags("dtype", "max_shard_size", "min_survived"):
+        made = shared.bake(acting, output, max_shard_size=max_shard_size, min_survived=min_survived)
     _sum_up(made)
     print(json.dumps(made.to_json(), indent=2, ensure_ascii=False) if as_json else output)
 

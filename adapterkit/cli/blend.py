@@ -118,6 +118,12 @@ def _show(found: LearnedBlend) -> None:
     ]
     print_table([["", "loss", "weight"], *rows], file=sys.stderr)
     print(f"weights of {found.rows} rows, losses of {found.held_out} others", file=sys.stderr)
+    best = min(found.losses, key=found.losses.__getitem__)
+    if best != "learned":
+        print(
+            f"the lowest loss is that of {best}: on rows like these, the learned weights are not worth it",
+            file=sys.stderr,
+        )
 
 
 def blend(*arguments: Any, **options: Any) -> None:  # noqa: D103 - the text is that of the function below it

@@ -12,7 +12,9 @@ from cyclopts import Parameter
 from adapterkit.exporting import export as run
 
 from .acting import read_acting
+from .flags import as_flags
 from .opening import AsJson  # noqa: TC001 - the same
+from .outputs import check_output, folders_of
 from .plugins import PluginFiles, registry_with
 
 __all__ = ["export"]
@@ -22,7 +24,10 @@ def export(
     adapter: Annotated[
         str, Parameter(help="An adapter's folder, a blend's file, or several: out/cards*0.7+out/tone*0.3.")
     ],
-    output: Annotated[Path, Parameter(help="A new folder for the files.")],
+    output: Annotated[
+        Path,
+        Parameter(help="A folder for the files; one with an adapter is replaced where the form is an adapter too."),
+    ],
     *,
     to: Annotated[str, Parameter(help="Who reads it: portable, vllm, gguf, mlx, or a plugin's.")] = "portable",
     base: Annotated[
@@ -33,7 +38,10 @@ def export(
 ) -> None:
     """Write an adapter in the form that another program reads."""
     registry = registry_with(plugin)
-    written = run(read_acting(registry, adapter), output, to, base=base, registry=registry)
+    acting = read_acting(registry, adapter)
+    check_output(output, [*folders_of(adapter), *([] if base is None else [base])])
+    with as_flags("to", "base"):
+        written = run(acting, output, to, base=base, registry=registry)
     if as_json:
         print(json.dumps({"folder": str(output), "files": written.files, "use": written.use}, indent=2))
         return

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from adapterkit.artifact.replacing import check_replaceable
-from adapterkit.errors import ArtifactError, ConfigError
 from adapterkit.extracting import extract as run
+from adapterkit.extracting.engine import DEFAULT_RANK, SEEN
 
-from .evaluate import print_table
+from .flags import as_flags
 from .opening import AsJson  # noqa: TC001 - cyclopts reads the annotations
+from .outputs import check_output
 from .plugins import PluginFiles, registry_with
 
 if TYPE_CHECKING:
@@ -21,17 +22,23 @@ if TYPE_CHECKING:
 
 __all__ = ["extract"]
 
+SHOWN = 3
+"""How many layers the summary names: those of which most is cut off."""
+
 
 def extract(
     base: Annotated[str, Parameter(help="The folder of the base.")],
     tuned: Annotated[
         str, Parameter(help="The folder of what became of it: a model, or an adapter such as a full one.")
     ],
-    output: Annotated[Path, Parameter(help="A folder for the adapter.")],
+    output: Annotated[Path, Parameter(help="A folder for the adapter; one that is already there is replaced.")],
     *,
     rank: Annotated[
         int | None,
-        Parameter(help="The rank of each layer; 16 where no error is given either.", show_default=False),
+        Parameter(
+            help=f"The rank of each layer; a higher one keeps more. [default: {DEFAULT_RANK}, without --max-error]",
+            show_default=False,
+        ),
     ] = None,
     max_error: Annotated[
         float | None,
@@ -47,36 +54,43 @@ def extract(
     plugin: PluginFiles = (),
 ) -> None:
     """Make a low-rank adapter of what was tuned in full: of two models, or of an adapter with whole changes."""
-    _check_output(output)
+    check_output(output, [base, tuned])
     registry = registry_with(plugin)
-    adapter = run(
-        base,
-        tuned,
-        rank,
-        max_error,
-        target_modules=target_modules[0] if len(target_modules) == 1 else target_modules,
-        ignore_rest=ignore_rest,
-        seed=seed,
-        registry=registry,
-    )
+    by_default = rank is None and max_error is None
+    with as_flags("rank", "max_error", "target_modules", "ignore_rest"):
+        adapter = run(
+            base,
+            tuned,
+            DEFAULT_RANK if by_default else rank,  # what it cuts off is said below
+            max_error,
+            target_modules=target_modules[0] if len(target_modules) == 1 else target_modules,
+            ignore_rest=ignore_rest,
+            seed=seed,
+            registry=registry,
+        )
     adapter.save(output, registry=registry)
     if as_json:
         print(json.dumps({"folder": str(output), "digest": adapter.digest, **adapter.manifest.lineage}, indent=2))
     else:
-        print_table(_rows(adapter))
+        _sum_up(adapter, ", the default" if by_default else "")
+        print(output)
 
 
-def _check_output(folder: Path) -> None:
-    """Say that the adapter cannot be written there before hours of work are lost on it."""
-    try:
-        check_replaceable(folder)
-    except ArtifactError as error:
-        raise ConfigError("OUTPUT does not fit", [f"{str(folder)!r}: {error}"]) from None
-
-
-def _rows(adapter: Adapter) -> list[list[str]]:
+def _sum_up(adapter: Adapter, why: str) -> None:
+    """How much of the difference is there, and what would keep more."""
     said: dict[str, Any] = adapter.manifest.lineage
-    rows = [["layer", "rank", "error"]]
-    rows += [[name, str(one["rank"]), f"{one['error']:.4f}"] for name, one in said["sites"].items()]
-    rows.append(["all layers", "", f"{said['error']:.4f}"])
-    return rows + [["left out", "", name] for name in said["lost"]]
+    sites = said["sites"]
+    ranks = sorted({one["rank"] for one in sites.values()})
+    text = f"{len(sites)} layers of rank {ranks[0]}" + (f" to {ranks[-1]}" if ranks[1:] else "") + why
+    if said["error"] >= SEEN:
+        worst = sorted(sites, key=lambda name: (-sites[name]["error"], name))[:SHOWN]
+        most = ", ".join(f"{name} {sites[name]['error']:.1%}" for name in worst)
+        cure = "a higher --rank" if "rank" in said else "a lower --max-error"
+        text += f"; {said['error']:.1%} of the difference is cut off, most at {most}: {cure} keeps more"
+    else:
+        text += "; nothing of the difference is cut off"
+    print(text, file=sys.stderr)
+    if said["lost"]:
+        lost = list(said["lost"])
+        more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+        print(f"left out: {', '.join(lost[:SHOWN])}{more}", file=sys.stderr)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Parameter
 
 from adapterkit.artifact.replacing import check_replaceable
+from adapterkit.compose import named_parts
 from adapterkit.errors import ArtifactError, ConfigError
 from adapterkit.merging.strategy import options_of
 from adapterkit.recipes import Parent, Recipe, Stage, plan_recipe, read_recipe, run_recipe
 
+from .acting import check_acting
 from .evaluate import print_table
 from .methods import values_of
 from .opening import AsJson  # noqa: TC001 - cyclopts reads the annotation
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["merge_command"]
 
 ABOUT = """Make one adapter of several, by a recipe or by the options below; those of strategy {strategy} are the last.
+
+{strategies}
 
 The base is needed only for adapters whose change depends on its weights. The new folder is
 printed, or with --json how the adapter was made.
@@ -57,19 +62,25 @@ def merge_command(arguments: Sequence[str]) -> Callable[..., None]:
             return
         if output is None:
             raise ConfigError("merge does not fit", ["--output: is required: a folder for the adapter"])
-        _check_output(output)
+        _check_output(output, recipe)
         merged = run_recipe(recipe, registry=registry)
         merged.save(output, registry=registry)
         _tell(merged, output, as_json=as_json)
 
-    command.__doc__ = ABOUT.format(strategy=chosen.name)
+    names = ", ".join(one.name for one in registry.merge_strategies())
+    command.__doc__ = ABOUT.format(strategy=chosen.name, strategies=textwrap.fill(f"Strategies: {names}.", 98))
     command.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in (*own, *options)}
     return command
 
 
 def _own(
-    *what: Annotated[str, Parameter(help="RECIPE.yml OUTPUT; or folders of adapters and files of blends.")],
+    *what: Annotated[
+        str,
+        Parameter(
+            help="RECIPE.yml OUTPUT; or adapters and files of blends, each perhaps with a weight: out/cards*0.7."
+        ),
+    ],
     output: Annotated[
         Path | None, Parameter(help="A folder for the adapter; one that is already there is replaced.")
     ] = None,
@@ -121,10 +132,15 @@ def _asked(
 
 def _recipe(adapters: Sequence[str], mine: dict[str, Any], options: dict[str, Any]) -> Recipe:
     """The recipe of one stage that options are."""
-    weights = _weights(mine.pop("weights", None), len(adapters))
-    missing = [one for one in adapters if not Path(one).exists()]
-    if missing:
-        raise ConfigError("merge does not fit", [f"there is no adapter at {one!r}" for one in missing])
+    for one in adapters:
+        check_acting(one, "merge")
+    parts = [part for one in adapters for part in ([(one, 1.0)] if Path(one).exists() else named_parts(one))]
+    adapters = [one for one, _ in parts]
+    weights: Sequence[float | None] = [weight for _, weight in parts]
+    if all(weight == 1.0 for weight in weights):
+        weights = _weights(mine.pop("weights", None), len(adapters))
+    elif mine.pop("weights", None) is not None:
+        raise ConfigError("merge does not fit", ["--weights: the adapters have weights behind a star already"])
     renamed = {"merge_method": mine.pop("strategy", None), "base_model": mine.pop("base", None), **mine}
     stage = Stage(
         adapters=tuple(Parent(adapter=one, weight=weight) for one, weight in zip(adapters, weights, strict=True)),
@@ -142,11 +158,16 @@ def _weights(text: str | None, count: int) -> list[float | None]:
     except ValueError:
         raise ConfigError("merge does not fit", [f"--weights: {text!r} is not like 0.7,-0.3"]) from None
     if len(found) != count:
-        raise ConfigError("merge does not fit", [f"--weights: {len(found)} for {count} adapters; give one for each"])
+        hint = "give one for each, with a comma between: 0.7,0.3"
+        raise ConfigError("merge does not fit", [f"--weights: {len(found)} for {count} adapters; {hint}"])
     return found
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, recipe: Recipe) -> None:
+    """Raises an ArtifactError where something would be lost."""
+    parents = [recipe.folder / one.adapter for stage in recipe.stages for one in stage.adapters]
+    if any(one.exists() and one.samefile(output) for one in parents if output.exists()):
+        raise ArtifactError(f"{str(output)!r} is one of the adapters that are merged; give another --output")
     try:
         check_replaceable(output)
     except ArtifactError as error:
@@ -159,8 +180,14 @@ def _tell(merged: Adapter, output: Path, *, as_json: bool) -> None:
         about = {"adapter": str(output), "digest": merged.digest, "method": merged.method, "lineage": lineage}
         print(json.dumps(about, indent=2, ensure_ascii=False))
         return
-    lost = f"; {lineage['lost']['overall']:.1%} of the change was cut off" if lineage["lost"]["overall"] else ""
-    print(f"{lineage['strategy']} of {len(lineage['parents'])} adapters{lost}; digest {merged.digest}", file=sys.stderr)
+    lost = (
+        f"; {lineage['lost']['overall']:.1%} of the change was cut off, a higher --rank keeps more"
+        if lineage["lost"]["overall"]
+        else ""
+    )
+    count = len(lineage["parents"])
+    plural = "" if count == 1 else "s"
+    print(f"{lineage['strategy']} of {count} adapter{plural}{lost}; digest {merged.digest}", file=sys.stderr)
     print(output)
 
 

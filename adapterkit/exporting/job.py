@@ -12,14 +12,13 @@ from adapterkit.effects import LowRank
 from adapterkit.errors import ConfigError, SelectionError
 from adapterkit.extracting.checkpoint import config_of, model_without_weights
 from adapterkit.extracting.expressing import expressed
-from adapterkit.resident import effects_of
 from adapterkit.sites import find_sites
 
+from .refusing import updates_of
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from adapterkit.effects import Effect
     from adapterkit.registry import Registry
 
 __all__ = ["Export"]
@@ -51,8 +50,9 @@ class Export:
         Raises:
             SelectionError: It does something else, or at other places; names both.
         """
-        effects = effects_of(self.registry, self.adapter)
-        found = {site: _joined(site, here) for site, here in sorted(effects.items()) if here}
+        for one, _ in self.parents:
+            updates_of(self.registry, one)  # of several, the one that does more is named
+        found = {site: LowRank.stacked(here) for site, here in updates_of(self.registry, self.adapter).items()}
         if not found:
             raise SelectionError("the adapter does nothing: there is nothing to export")
         rank = max(one.rank for one in found.values())
@@ -83,25 +83,6 @@ class Export:
         if self.base is None:
             raise ConfigError("options of export do not fit", ["base: this form needs the folder of the base"])
         return config_of(self.base)
-
-
-def _joined(site: str, effects: Sequence[Effect]) -> LowRank:
-    """One update, with its scale in it.
-
-    Raises:
-        SelectionError: There is something else at the site.
-    """
-    for one in effects:
-        if not isinstance(one, LowRank):
-            raise SelectionError(
-                f"the adapter has a {type(one).__name__} at {site!r}, which plain LoRA cannot hold; bake it into a model, or "
-                "bring whole changes to a low rank with extract"
-            )
-        if one.embedding:
-            raise SelectionError(f"the adapter changes the embedding {site!r}, which readers of plain LoRA do not take")
-    parts = [one for one in effects if isinstance(one, LowRank)]
-    up = torch.cat([one.up.float() * one.scale for one in parts], dim=1)
-    return LowRank(torch.cat([one.down.float() for one in parts]), up, 1.0)
 
 
 def _padded(update: LowRank, rank: int) -> LowRank:

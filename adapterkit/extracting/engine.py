@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import logging
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -10,35 +10,39 @@ import torch
 
 from adapterkit.adapter import Adapter
 from adapterkit.artifact.fit import check_base
-from adapterkit.artifact.layout import MANIFEST, PEFT_CONFIG
 from adapterkit.artifact.manifest import BaseReference, Manifest
 from adapterkit.config import to_dict
 from adapterkit.effects import LowRank
 from adapterkit.errors import ConfigError, SelectionError
 from adapterkit.evaluation.progress import progress
 from adapterkit.fingerprint import fingerprint
+from adapterkit.lowrank import of_rank, within_error
 from adapterkit.registry import default_registry
 from adapterkit.sites import ALL_LINEAR, find_sites, match
 
 from .changes import Weights, changes_of_adapter, changes_of_model, differing_settings
 from .checkpoint import Checkpoint, model_without_weights
 from .expressing import expressed
-from .truncating import of_rank, within_error
+from .order import check_base_is_model, check_base_is_older, holds_adapter
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
     from adapterkit.effects import Effects
+    from adapterkit.lowrank import Factors
     from adapterkit.registry import Registry
     from adapterkit.sites import Site
 
     from .changes import Change
-    from .truncating import Factors
 
 __all__ = ["extract"]
 
+logger = logging.getLogger("adapterkit")
+
 DEFAULT_RANK = 16
+SEEN = 5e-4
+"""Of smaller parts of the difference nothing is said: they may be rounding."""
 MOST_SHOWN = 12
 FACTORED = ("linear", "conv1d", "embedding")
 
@@ -62,7 +66,8 @@ def extract(
     Args:
         base: The folder of the base, as transformers writes it, in safetensors.
         tuned: The folder of a model that was fine-tuned from it; or an adapter, or its folder, such as one of the method ``full``.
-        rank: The rank of every layer that differs; 16 where ``max_error`` is not given either.
+        rank: The rank of every layer that differs; 16 where ``max_error`` is not given either. What a layer's difference has beyond
+            it is cut off: a higher one keeps more.
         max_error: Instead of a rank: each layer has the smallest one whose error, relative to the difference and by Frobenius
             norms, is at most this.
         target_modules: ``"all-linear"`` (all but the head), names of layers, or a regular expression for whole names.
@@ -71,17 +76,20 @@ def extract(
         registry: Where methods are looked up.
 
     Returns:
-        An adapter; ``manifest.lineage`` has the error of each layer, and what was left out.
+        An adapter; ``manifest.lineage`` has the error of each layer, which is how much of its difference was cut off, and what was
+        left out.
 
     Raises:
         ConfigError: A rank and an error, or values that are none.
         BaseLoadError: A folder that cannot be read.
         BaseMismatchError: The adapter was made for another base.
-        SelectionError: The models do not differ, differ in more than the targets, or cannot be compared; says in what.
+        SelectionError: The models do not differ, differ in more than the targets, or cannot be compared; says in what. Or the
+            base was baked from what is given as tuned.
         TargetError: The base has no layer of such a name.
     """
     _check_options(rank, max_error)
     registry = registry or default_registry()
+    check_base_is_model(base, tuned)
     ours = _Ours.read(base)
     targets = {one.name for one in match(target_modules, [one for one in ours.sites if one.kind in FACTORED])}
     settings, changes, origin = _compared(ours, tuned, registry)
@@ -91,9 +99,15 @@ def extract(
         raise SelectionError(_refusal(lost))
     if not within:
         raise SelectionError("no weight of a target differs from the base's: there is nothing to extract")
-    if max_error is None and rank is None:
-        rank = DEFAULT_RANK
+    by_default = rank is None and max_error is None
+    rank = DEFAULT_RANK if by_default else rank
     found = _factored(within, rank, max_error, seed)
+    if by_default and _overall(found) >= SEEN:
+        logger.warning(
+            "rank %d, the default, cuts off %.1f%% of the difference: a higher rank= keeps more",
+            rank,
+            100 * _overall(found),
+        )
     lineage = {
         "kind": "extract",
         "base": to_dict(ours.reference),
@@ -159,17 +173,17 @@ def _compared(ours: _Ours, tuned: Any, registry: Registry) -> tuple[list[str], l
     checkpoint = Checkpoint.open(tuned)
     settings = differing_settings(ours.weights.checkpoint.config, checkpoint.config)
     theirs = Weights(checkpoint, ours.weights.model, ours.sites)
+    mark = _fingerprint(theirs)
+    check_base_is_older(ours.weights.checkpoint, checkpoint, mark)
     names = ("comparing",)
     with progress(names, len(ours.weights.stored)) as step:
         changes = changes_of_model(ours.weights, theirs, lambda: step(*names, 1))
-    return settings, changes, {"name": str(tuned), "fingerprint": _fingerprint(theirs)}
+    return settings, changes, {"name": str(tuned), "fingerprint": mark}
 
 
 def _adapter_in(folder: str | os.PathLike[str], registry: Registry) -> Adapter | None:
     """The adapter of a folder; None where it holds a model."""
-    path = Path(folder)
-    is_adapter = (path / MANIFEST).is_file() or (path / PEFT_CONFIG).is_file()
-    return Adapter.load(path, registry=registry) if is_adapter else None
+    return Adapter.load(folder, registry=registry) if holds_adapter(folder) else None
 
 
 def _lost(changes: Sequence[Change], within: Sequence[Change], settings: Sequence[str]) -> dict[str, Any]:
@@ -198,7 +212,7 @@ def _refusal(lost: Mapping[str, Any]) -> str:
         "more was tuned than the weights of the targets, and a low-rank adapter of these cannot hold it:"
         + "".join(lines)
         + more
-        + "\nname embeddings and heads among target_modules, or leave the rest out: ignore_rest=True, or --ignore-rest"
+        + "\nname embeddings and heads among target_modules, or leave the rest out: ignore_rest=True"
     )
 
 

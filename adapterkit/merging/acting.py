@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from adapterkit.artifact.copies import check_copies
-from adapterkit.artifact.fit import check_tensors
 from adapterkit.errors import ArtifactError, ConfigError, SelectionError, TargetError
-from adapterkit.resident import check_method, effects_of, expected_tensors, load_layers, lower
+from adapterkit.resident import check_adapter, effects_of, load_layers, lower
 from adapterkit.sites import SHARED
 
 from .changes import own_parameter, read, read_against
@@ -84,7 +83,7 @@ class Alone:
         return None
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, slots=False)
 class AgainstBase:
     """What adapters do to a base, lowered one site at a time.
 
@@ -125,7 +124,11 @@ class AgainstBase:
         return own_parameter(self._site(site), name)
 
     def _site(self, name: str) -> Site:
-        return next(site for site in self.sites if site.name == name)
+        return self._by_name[name]
+
+    @functools.cached_property
+    def _by_name(self) -> dict[str, Site]:
+        return {site.name: site for site in self.sites}
 
 
 @attrs.frozen(eq=False)
@@ -140,10 +143,8 @@ class Lowered:
     def of(cls, registry: Registry, parent: Parent, base: Base) -> Lowered:
         """Of an adapter, once it is seen to fit."""
         adapter, method = parent.adapter, registry.method(parent.adapter.method)
-        check_method(method, base.sites)
         try:
-            check_copies(adapter.copies, dict(base.model.named_parameters(remove_duplicate=False)))
-            check_tensors(adapter.tensors, expected_tensors(registry, method, adapter.config, base.sites))
+            check_adapter(registry, adapter, base.sites, dict(base.model.named_parameters(remove_duplicate=False)))
         except (ArtifactError, ConfigError, TargetError) as error:
             raise ArtifactError(f"{parent} does not fit the base: {error}") from error
         layers = load_layers(registry, method, adapter, base.sites)

@@ -12,8 +12,6 @@ from torch.nn import functional
 from adapterkit.effects import Bias, Dense, Effect, LowRank, PrefixKV, Rows, Scale, Tokens
 from adapterkit.errors import SelectionError
 
-from .reducing import stacked
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -80,7 +78,7 @@ def _weight(low: Sequence[LowRank], dense: Tensor | None) -> LowRank | Tensor | 
     factors = [attrs.evolve(one, down=one.down.detach().cpu(), up=one.up.detach().cpu()) for one in low]
     if not factors:
         return dense
-    update = factors[0] if len(factors) == 1 else stacked(factors, [1.0] * len(factors))
+    update = factors[0] if len(factors) == 1 else LowRank.stacked(factors)
     return update if dense is None else dense + update.delta()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
+import os
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +14,7 @@ import torch
 
 from adapterkit.adapter import Adapter
 from adapterkit.artifact.manifest import Manifest
-from adapterkit.errors import ConfigError, SelectionError, UnknownNameError
+from adapterkit.errors import ConfigError, SelectionError, UnknownNameError, suggest
 from adapterkit.registry import Registry, default_registry
 
 from .acting import acting
@@ -21,13 +23,14 @@ from .joining import Joined, join
 from .parents import base_of, gather, other_bases
 from .progress import shown
 from .refusing import refusals
-from .strategy import Strategy, prepare
+from .strategy import Strategy, options_of, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from adapterkit.base import Base
     from adapterkit.compose import Acting
+    from adapterkit.contracts import MergeStrategy
     from adapterkit.effects import Effect
 
     from .acting import AgainstBase, Alone
@@ -35,6 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["merge"]
 
+logger = logging.getLogger("adapterkit")
+
+MUCH = 0.2
+"""The part of a change from which on it is said that it was cut off."""
 SHOWN = 3
 """How many sites an error names for each reason."""
 
@@ -88,6 +95,8 @@ def merge(
         SelectionError: Changes that cannot be merged, with their sites and what to do instead.
         ArtifactError: An adapter does not fit the base.
     """
+    if isinstance(base, (str, os.PathLike)):
+        raise ConfigError("these adapters cannot be merged so", [f"base: a loaded one: Base({str(base)!r})"])
     registry = registry or (base.registry if base is not None else default_registry())
     parents, asked = _checked(adapters, weights, strategy, rank, base, seed, space, registry, options)
     with torch.no_grad():
@@ -96,6 +105,14 @@ def merge(
         effects = {site: one.effects for site, one in joined.items() if one.effects}
         wanted = Wanted(effects, deeds.methods(parents), deeds.borrowed(), base)
         method, config, tensors = express(registry, wanted, [one.adapter.method for one in parents])
+    lost = _lost(joined)
+    if lost["overall"] > MUCH:
+        logger.warning(
+            "%.0f%% of what strategy %r made of the changes is more than fits into the result's rank, and was cut off: a higher rank= "
+            "keeps more",
+            100 * lost["overall"],
+            strategy,
+        )
     lineage = {
         "kind": "merge",
         "strategy": strategy,
@@ -105,7 +122,7 @@ def merge(
         "rank": rank,
         "seed": seed,
         "parents": [_said(one) for one in parents],
-        "lost": _lost(joined),
+        "lost": lost,
     }
     manifest = Manifest(base=base_of(parents, base), plugin=registry.provider(method), lineage=lineage)
     return Adapter(method.name, config, tensors, manifest)
@@ -138,9 +155,11 @@ def _checked(
     asked = None
     try:
         record = registry.merge_strategy(str(name))
+        foreign = [one for one in options if one not in attrs.fields_dict(options_of(record))]
+        problems += [_foreign(one, record, registry) for one in foreign]
         asked = prepare(
             record,
-            options,
+            {one: value for one, value in options.items() if one not in foreign},
             weights=[one.weight for one in parents],
             rank=rank,
             seed=seed,
@@ -156,6 +175,13 @@ def _checked(
     if problems or asked is None:
         raise ConfigError("these adapters cannot be merged so", problems)
     return parents, asked
+
+
+def _foreign(option: str, record: MergeStrategy, registry: Registry) -> str:
+    """What to say of an option that a strategy does not have."""
+    others = [one.name for one in registry.merge_strategies() if option in attrs.fields_dict(options_of(one))]
+    whose = f"; it is one of {', '.join(others)}" if others else suggest(option, attrs.fields_dict(options_of(record)))
+    return f"{option}: strategy {record.name!r} has no such option{whose}"
 
 
 def _joined(parents: Sequence[Parent], deeds: Alone | AgainstBase, strategy: Strategy) -> dict[str, Joined]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
-from adapterkit.effects import Dense, LowRank, Rows
+from adapterkit.effects import Dense, LowRank, PrefixKV, Rows, Tokens
 from adapterkit.errors import ConfigError, SelectionError, TargetError
 from adapterkit.resident import build_layers, flatten
 from adapterkit.sites import SHARED
@@ -60,6 +60,14 @@ def express(registry: Registry, wanted: Wanted, first: Sequence[str]) -> tuple[M
             made = method.express(effects)
             if made is not None and _is_certain(registry, method, made, wanted):
                 return (method, *made)
+    at_input = sorted(
+        set().union(*(wanted.methods[site] for site, here in wanted.effects.items() if any(map(_leads, here))))
+    )
+    if at_input and len(at_input) < len(set(first)):
+        raise SelectionError(
+            f"what {' and '.join(map(repr, at_input))} trains stands before the sequence, as a soft prompt or a prefix, and is no "
+            "change of weights: use the adapters together as a Stack"
+        )
     raise SelectionError(
         f"no method has an adapter that acts by {' and '.join(kinds)} at the sites of all of these: {_cure(wanted, kinds)}"
     )
@@ -96,6 +104,10 @@ def _turned(effect: Effect) -> Effect:
     if isinstance(effect, LowRank):
         return LowRank(effect.up.T, effect.down.T, effect.scale)
     return Dense(effect.delta.T) if isinstance(effect, Dense) else effect
+
+
+def _leads(effect: Effect) -> bool:
+    return isinstance(effect, (Tokens, PrefixKV))
 
 
 def _is_of_table(effect: Effect) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from adapterkit.effects import Bias, Dense, Effect, LowRank, PrefixKV, Rows, Scale, Tokens
 
 from .changes import Change, zero_like
-from .reducing import cut, cut_dense, distance, norm, stacked, summed
+from .reducing import cut_dense, distance, norm, summed
 
 if TYPE_CHECKING:
     from .strategy import Strategy
@@ -96,12 +96,12 @@ def _weight(
     elif is_low and strategy.takes_updates:
         whole = strategy.of_updates(place, _all(parts), own("weight"))
     elif is_low and strategy.exact:
-        whole = stacked(updates, sums)
+        whole = LowRank.stacked(updates, sums)
     else:
         dense = [one.delta() if isinstance(one, LowRank) else one for one in parts]
         whole = _whole(place, dense, strategy, own("weight"))
     merged = _reduced(whole, strategy.rank or (sum(one.rank for one in updates) if is_low else None))
-    wanted = stacked(updates, sums) if is_low and strategy.exact and not strategy.in_factors else whole
+    wanted = LowRank.stacked(updates, sums) if is_low and strategy.exact and not strategy.in_factors else whole
     as_it_is = merged is whole and "rank" not in strategy.filled  # else the strategy may have cut it itself
     lost = 0.0 if as_it_is or not isinstance(merged, LowRank) else distance(wanted, merged)
     return merged, lost, norm(wanted)
@@ -111,7 +111,7 @@ def _reduced(whole: LowRank | Tensor, rank: int | None) -> LowRank | Tensor:
     """The same in at most ``rank`` directions, and in no more than the weight has."""
     if isinstance(whole, LowRank):
         most = min(whole.up.shape[0], whole.down.shape[1], rank or whole.rank)
-        return whole if whole.rank <= most else cut(whole, most)
+        return whole if whole.rank <= most else whole.cut(most)
     return whole if rank is None else cut_dense(whole, min(rank, *whole.shape))
 
 

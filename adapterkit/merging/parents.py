@@ -10,7 +10,7 @@ import attrs
 
 from adapterkit.adapter import Adapter
 from adapterkit.artifact.manifest import BaseReference
-from adapterkit.compose import MOST_PARTS, Blend
+from adapterkit.compose import MOST_PARTS, Blend, not_acting
 from adapterkit.fingerprint import same_base
 
 if TYPE_CHECKING:
@@ -34,16 +34,22 @@ class Parent:
 
 def gather(adapters: Any, weights: Any) -> tuple[tuple[Parent, ...], list[str]]:
     """The parents, blends taken apart and their weights multiplied, and one line for each thing that is wrong."""
-    if isinstance(adapters, Mapping) or not isinstance(adapters, (Adapter, Blend, Iterable)):
+    if isinstance(adapters, Mapping):
         return (), [f"adapters: a list of adapters, or Blend({{cards: 0.7, tone: 0.3}}), not {adapters!r:.200}"]
-    given = [adapters] if isinstance(adapters, (Adapter, Blend)) else list(adapters)
-    strange = [f"adapters: an Adapter, a Stack or a Blend, not {one!r:.200}" for one in given if not _acts(one)]
+    if isinstance(weights, (Adapter, Blend)):
+        return (), ["adapters: go into a list: merge([cards, tone])"]
+    given = list(adapters) if isinstance(adapters, Iterable) and not isinstance(adapters, str) else [adapters]
+    strange = [f"adapters: {not_acting(one)}" for one in given if not isinstance(one, (Adapter, Blend))]
     if not given:
         strange.append("adapters: there are none to merge")
-    numbers = [1.0] * len(given) if weights is None else list(weights)
+    if weights is None:
+        weights = [1.0] * len(given)
+    numbers = list(weights) if isinstance(weights, Iterable) else [weights]
     strange += [f"weights: {one!r:.50} is no finite number" for one in numbers if not _is_number(one)]
     if len(numbers) != len(given):
         strange.append(f"weights: {len(numbers)} for {len(given)} adapters; give one for each")
+    elif given and not any(numbers):
+        strange.append("weights: all are 0, and nothing would be left")
     if strange:
         return (), strange
     parts = [
@@ -63,10 +69,6 @@ def _wrong(parents: Sequence[Parent]) -> list[str]:
     if len(parents) > MOST_PARTS:
         found.append(f"adapters: {len(parents)} are more than the {MOST_PARTS} that may be merged at once")
     return found
-
-
-def _acts(one: Any) -> bool:
-    return isinstance(one, (Adapter, Blend))
 
 
 def _is_number(one: Any) -> bool:

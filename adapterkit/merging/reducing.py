@@ -1,4 +1,4 @@
-"""Sums of changes of a weight, and the best change of a lower rank, without ever making the whole matrix of factors."""
+"""Whole changes of a weight: their sum, and the best update of a rank; and how far changes are from one another."""
 
 from __future__ import annotations
 
@@ -9,27 +9,17 @@ import torch
 from torch import Tensor
 
 from adapterkit.effects import LowRank
+from adapterkit.lowrank import nonzero, of_rank
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["cut", "cut_dense", "distance", "norm", "stacked", "summed"]
+__all__ = ["cut_dense", "distance", "norm", "summed"]
 
-EXACT = 1e-8
-"""Directions that hold less than this part of an update are zero: float32 rounds more away."""
 ROUNDING = 1e-7
 """The part of factors that float32 rounds away."""
-WHOLE = 1024
-"""Up to this many rows or columns the whole SVD of a matrix is made."""
-MORE, PASSES = 16, 8
-"""How many directions more than asked for, and how many times back and forth, the randomised SVD takes."""
-
-
-def stacked(updates: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
-    """The weighted sum as one update, exactly: factors one after another, weights and scales in ``up``, in float32."""
-    down = torch.cat([one.down.float() for one in updates])
-    scaled = [one.up.double() * (one.scale * weight) for one, weight in zip(updates, weights, strict=True)]
-    return LowRank(down, torch.cat(scaled, dim=1).float(), 1.0)
+SMALL = 1024
+"""Up to this many rows or columns a whole change is cut in float64."""
 
 
 def summed(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -40,49 +30,17 @@ def summed(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     return total.float()
 
 
-def cut(update: LowRank, rank: int | None = None) -> LowRank:
-    """The best update of at most ``rank`` directions (Eckart and Young 1936), in float32, its scale 1.
-
-    By the triangular factors of both QR decompositions and an SVD of the small core between them, in float64:
-    ``O((out + in) rank²)``. Directions that are zero to ``EXACT`` are dropped; where ``rank`` is None nothing else is.
-    """
-    up, down = update.up.double(), update.down.double().T
-    left, right = torch.linalg.qr(up, mode="r").R, torch.linalg.qr(down, mode="r").R
-    u, s, vh = torch.linalg.svd(left @ right.T * update.scale, full_matrices=False)
-    kept = _kept(s, rank)
-    root = torch.where(s > 0, s.rsqrt(), 0.0)[:kept] * update.scale
-    # the singular vectors times s are up @ right.T @ v and down @ left.T @ u: neither needs the tall factor of its QR
-    return LowRank(
-        (down @ (left.T @ (u[:, :kept] * root))).T.float(), (up @ (right.T @ (vh[:kept].T * root))).float(), 1.0
-    )
-
-
-def _kept(s: Tensor, rank: int | None) -> int:
-    """How many of the singular values ``s`` are kept; one at least."""
-    tail = s.square().flip(0).cumsum(0).flip(0).sqrt()  # what is lost when all from here on are dropped
-    nonzero = int((tail > EXACT * tail[:1]).sum()) if len(s) else 0
-    return max(min(nonzero, rank or nonzero), min(1, len(s)))
-
-
 def cut_dense(delta: Tensor, rank: int) -> LowRank:
-    """The best update of ``rank`` directions for a whole change ``(out_features, in_features)``, in float32.
+    """The best update of at most ``rank`` directions for a whole change ``(out_features, in_features)``, in float32.
 
-    By SVD; of large matrices by a randomised one with power iterations (Halko et al. 2011, arXiv 0909.4061, algorithm 4.4),
-    whose random numbers are always the same.
+    Of a large one it is found by a randomised SVD (:func:`adapterkit.lowrank.of_rank`), whose random numbers are always the same.
     """
-    wide = rank + MORE
-    if min(delta.shape) <= max(WHOLE, 2 * wide):
-        u, s, vh = torch.linalg.svd(delta.double(), full_matrices=False)
-    else:
-        probe = torch.randn(delta.shape[1], wide, generator=torch.Generator().manual_seed(0))
-        basis = torch.linalg.qr(delta @ probe).Q
-        for _ in range(PASSES):
-            basis = torch.linalg.qr(delta @ torch.linalg.qr(delta.T @ basis).Q).Q
-        core, s, vh = torch.linalg.svd(basis.T @ delta, full_matrices=False)
-        u = basis @ core
-    kept = _kept(s, rank)
-    root = s[:kept].sqrt()
-    return LowRank((root[:, None] * vh[:kept]).float(), (u[:, :kept] * root).float(), 1.0)
+    matrix = delta.double() if min(delta.shape) <= SMALL else delta.float()
+    if not matrix.any():
+        return LowRank(torch.zeros(1, delta.shape[1]), torch.zeros(delta.shape[0], 1), 1.0)
+    found = of_rank(matrix, rank, torch.Generator().manual_seed(0))
+    kept = nonzero(found.down.square().sum(dim=1))
+    return LowRank(found.down[:kept].float(), found.up[:, :kept].float(), 1.0)
 
 
 def norm(change: LowRank | Tensor) -> float:

@@ -112,6 +112,8 @@ class Strategy:
         given = {"rank": self.rank, "generator": _generator(self.seed, place), "base": base}
         try:
             return self.function(changes, weights, **{name: given[name] for name in self.filled})
+        except ConfigError:
+            raise
         except ValueError as error:
             raise ConfigError(f"merge strategy {self.name!r} refuses {place!r}", [str(error)]) from error
 

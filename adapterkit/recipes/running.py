@@ -125,13 +125,14 @@ def check_there(recipe: Recipe) -> None:
 
 @contextlib.contextmanager
 def named(stage: Stage) -> Iterator[None]:
-    """Errors of a stage say which it is."""
+    """Errors of a stage say which it is, where it stands in a recipe."""
+    where = f"{stage.where}: " if stage.where else ""
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(f"{stage.where}: {str(error).partition(':')[0]}", error.problems) from error
+        raise ConfigError(f"{where}{str(error).partition(':')[0]}", error.problems) from error
     except (ArtifactError, SelectionError) as error:
-        raise type(error)(f"{stage.where}: {error}") from error
+        raise type(error)(f"{where}{error}") from error
 
 
 def _said(stage: Stage, parents: Sequence[Acting], made: Mapping[str, Adapter]) -> dict[str, Any]:

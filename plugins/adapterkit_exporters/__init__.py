@@ -21,5 +21,7 @@ def adapterkit_exporters() -> Iterator[Exporter]:
 
     yield Exporter(name="portable", export=write_portable, summary="plain LoRA in PEFT's files, for every reader")
     yield Exporter(name="vllm", export=write_for_vllm, summary="the same, held to what vLLM's loader demands")
-    yield Exporter(name="gguf", export=write_gguf, summary="a LoRA for llama.cpp and Ollama", requires="gguf")
+    yield Exporter(
+        name="gguf", export=write_gguf, summary="a LoRA for llama.cpp and Ollama (once GGML)", requires="gguf"
+    )
     yield Exporter(name="mlx", export=write_mlx, summary="a LoRA for mlx-lm, on Apple silicon")

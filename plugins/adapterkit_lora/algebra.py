@@ -113,7 +113,7 @@ def expressed(effects: Effects, kind: type[LoraConfig]) -> tuple[LoraConfig, dic
     for site, here in effects.items():
         low = [one for one in here if isinstance(one, LowRank)]
         if low and len(low) == len(here):
-            updates[site] = _joined(low)
+            updates[site] = low[0] if len(low) == 1 else LowRank.stacked(low)
         elif len(here) == 1 and isinstance(here[0], Rows):
             rows[site] = here[0]
         elif here:
@@ -125,14 +125,6 @@ def expressed(effects: Effects, kind: type[LoraConfig]) -> tuple[LoraConfig, dic
     tensors |= {site + TOKENS: one.rows for site, one in rows.items()}
     indices = {site: tuple(one.index.tolist()) for site, one in rows.items()}
     return attrs.evolve(config, trainable_token_indices=indices or None), tensors
-
-
-def _joined(updates: Sequence[LowRank]) -> LowRank:
-    """Several updates of one weight as one, with the scales of all in it."""
-    if len(updates) == 1:
-        return updates[0]
-    down = torch.cat([one.down for one in updates])
-    return LowRank(down, torch.cat([_folded(one).up for one in updates], dim=1), 1.0, updates[0].embedding)
 
 
 def _folded(update: LowRank) -> LowRank:

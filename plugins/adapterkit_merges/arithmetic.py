@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence  # noqa: TC003 - the engine reads the annotations
 
-import torch
-from torch import Tensor
+from torch import Tensor  # noqa: TC002
 
 from adapterkit import LowRank
 
@@ -28,7 +27,7 @@ def task_arithmetic(updates: Sequence[LowRank], weights: Sequence[float], *, sca
         scaling: The paper's lambda: what the sum is multiplied by.
     """
     check("task_arithmetic", scaling=scaling)
-    return _joined(updates, [scaling * weight for weight in weights])
+    return LowRank.stacked(updates, [scaling * weight for weight in weights])
 
 
 def soup(updates: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
@@ -41,7 +40,7 @@ def soup(updates: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
         updates: Each adapter's change.
         weights: One for each; only their proportions count.
     """
-    return _joined(updates, shares("soup", weights))
+    return LowRank.stacked(updates, shares("soup", weights))
 
 
 def magnitude_prune(
@@ -59,9 +58,3 @@ def magnitude_prune(
     """
     check("magnitude_prune", density=density, scaling=scaling)
     return weighted_sum((trim(delta, density) for delta in deltas), weights, scaling)
-
-
-def _joined(updates: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
-    """The weighted sum: factors side by side, the weights in those that write."""
-    ups = [update.up.float() * (weight * update.scale) for update, weight in zip(updates, weights, strict=True)]
-    return LowRank(down=torch.cat([update.down.float() for update in updates]), up=torch.cat(ups, dim=1), scale=1.0)

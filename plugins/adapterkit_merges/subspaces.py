@@ -78,7 +78,7 @@ def core_space(
     is the sum of the ranks.
 
     Args:
-        updates: Each adapter's change. The axes are those of the factors, each update's scale in the one that writes.
+        updates: Each adapter's change.
         weights: One for each.
         generator: What chance is drawn from, with ``dare_ties`` inside.
         inside: What merges the aligned changes. ``"linear"`` is ``task_arithmetic``: aligning alters no sum.
@@ -89,7 +89,8 @@ def core_space(
     """
     chosen = {"inside": inside, "majority_sign_method": majority_sign_method, "normalize": normalize}
     check("core_space", density=density, scaling=scaling, **chosen)
-    ups, downs = _factors(updates)
+    # the paper's axes are those of the factors as they are; balanced first, they are the same for all factors of one update
+    ups, downs = _factors([one.cut() for one in updates])
     written, read = _axes(torch.cat(ups, dim=1)), _axes(torch.cat(downs).T)
     cores = [(written.T @ up) @ (down @ read) for up, down in zip(ups, downs, strict=True)]
     merged = _merged(inside, cores, weights, generator, density, majority_sign_method, normalize, scaling)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 
 import pytest
@@ -105,8 +106,10 @@ def test_peft_told_another_story_is_refused(saved, registry):
 
 
 def test_an_adapter_of_another_base_is_refused(saved, registry):
-    with pytest.raises(BaseMismatchError, match="made for another base: org/tiny abc123"):
+    with pytest.raises(BaseMismatchError, match="made for another base: org/tiny abc123") as caught:
         take(saved, tiny_llama(seed=1), registry)
+    theirs, ours = re.findall(r"(\w{12})…", str(caught.value))
+    assert theirs != ours
 
 
 def test_a_fingerprint_that_is_none_fits_no_base(saved, model, registry):

@@ -119,6 +119,15 @@ def test_what_is_no_adapter_is_refused(base, given, tmp_path):
         base.bake(given, tmp_path / "whole")
 
 
+@pytest.mark.parametrize(("output", "how"), [("base", "is"), ("base/whole", "lies in"), (".", "holds")])
+def test_the_base_is_not_written_over(output, how, tmp_path):
+    base = Base(plain(tmp_path / "base"))
+    before = sorted(path.name for path in (tmp_path / "base").iterdir())
+    with pytest.raises(SelectionError, match=f"{how} the input .*base': give another folder"):
+        base.bake(lora(Base(tiny_llama())), tmp_path / output)
+    assert sorted(path.name for path in (tmp_path / "base").iterdir()) == before
+
+
 def test_numbers_of_several_types_begin_where_they_can_be_read(tmp_path):
     numbers = {
         "a": torch.ones(3, dtype=torch.bfloat16),

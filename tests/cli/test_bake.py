@@ -29,10 +29,34 @@ def test_bake_writes_a_model_and_prints_its_folder(base, tmp_path, capsys):
 
 def test_a_folder_that_holds_something_is_left_alone(base, tmp_path, capsys):
     folder = make_adapter(base, rank=2).save(tmp_path / "adapter")
-    before = sorted(path.name for path in folder.iterdir())
-    assert main(["bake", str(EXAMPLE_BASE), str(folder), str(folder)]) == 2
+    other = make_adapter(base, rank=2, seed=1).save(tmp_path / "other")
+    before = sorted(path.name for path in other.iterdir())
+    assert main(["bake", str(EXAMPLE_BASE), str(folder), str(other)]) == 2
     assert "is not empty" in capsys.readouterr().err
+    assert sorted(path.name for path in other.iterdir()) == before
+
+
+@pytest.mark.parametrize(("output", "how"), [("adapter", "is"), ("adapter/whole", "lies in"), (".", "holds")])
+def test_no_input_is_written_over(output, how, base, tmp_path, capsys):
+    folder = make_adapter(base, rank=2).save(tmp_path / "adapter")
+    before = sorted(path.name for path in folder.iterdir())
+    assert main(["bake", str(EXAMPLE_BASE), f"{folder}*0.5", str(tmp_path / output)]) == 2
+    assert f"{how} the input '{folder}'" in capsys.readouterr().err
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--max-shard-size", "big"], "\n  - --max-shard-size: 'big' is no size"),
+        (["--min-survived", "2"], "\n  - --min-survived: must be from 0 to 1"),
+        (["--dtype", "int8"], "error: --dtype 'int8' is not one of auto, "),
+    ],
+)
+def test_options_are_named_as_they_are_written(words, why, base, tmp_path, capsys):
+    folder = make_adapter(base, rank=2).save(tmp_path / "adapter")
+    assert main(["bake", str(EXAMPLE_BASE), str(folder), str(tmp_path / "whole"), *words]) != 0
+    assert why in capsys.readouterr().err
 
 
 def test_several_adapters_are_baked_with_their_weights(base, tmp_path, capsys):
@@ -56,7 +80,9 @@ def test_what_is_rounded_away_is_refused_unless_told(base, tmp_path, capsys):
     folder = make_adapter(base, rank=2, scale=0.001).save(tmp_path / "adapter")
     command = ["bake", str(EXAMPLE_BASE), str(folder), str(tmp_path / "whole")]
     assert main(command) == 2
-    assert "% of the update survives the cast to bfloat16, and 50% are asked for" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "% of the update survives the cast to bfloat16, and 50% are asked for" in said
+    assert "a base with --dtype float32 keeps it all; --min-survived 0 writes it as it is" in said
     assert not (tmp_path / "whole").exists()
     assert main([*command, "--min-survived", "0"]) == 0
     assert "; least at model.layers." in capsys.readouterr().err

@@ -88,7 +88,10 @@ def test_adapters_are_merged_as_the_options_say(run, adapters, tmp_path):
     wanted = merge([adapters["cards"], adapters["tone"]], [-0.7, 0.3], "ties", density=0.4, rank=4)
     assert Adapter.load(tmp_path / "m") == wanted
     lost = wanted.manifest.lineage["lost"]["overall"]
-    assert err == f"ties of 2 adapters; {lost:.1%} of the change was cut off; digest {wanted.digest}\n"
+    assert (
+        err
+        == f"ties of 2 adapters; {lost:.1%} of the change was cut off, a higher --rank keeps more; digest {wanted.digest}\n"
+    )
 
 
 def test_the_default_is_exact_and_says_how_it_was_made_as_json(run, adapters, tmp_path):
@@ -164,7 +167,10 @@ def test_every_strategy_takes_all_of_its_options(run, tmp_path):
     [
         ([], "give RECIPE.yml OUTPUT, or the adapters to merge"),
         (["cards", "tone"], "--output: is required"),
-        (["cards", "ton", "--output", "OUT"], "there is no adapter at 'ton'"),
+        (["cards", "ton", "--output", "OUT"], "no adapter 'ton'; did you mean 'tone'?"),
+        (["cards*0.7", "tone", "--weights", "1,2", "--output", "OUT"], "have weights behind a star already"),
+        (["cards*half", "tone", "--output", "OUT"], "'half' is no weight"),
+        (["cards", "tone", "--weights", "0,0", "--output", "OUT"], "error: these adapters cannot be merged so"),
         (["cards", "tone", "--weights", "1", "--output", "OUT"], "--weights: 1 for 2 adapters"),
         (["cards", "tone", "--weights", "1,x", "--output", "OUT"], "--weights: '1,x' is not like 0.7,-0.3"),
         (["cards", "tone", "--weights", "1,nan", "--output", "OUT"], "is no finite number"),
@@ -184,6 +190,21 @@ def test_a_misuse_is_said_and_nothing_is_written(run, tmp_path, arguments, said)
     assert (code, out) == (2, "")
     assert said in err
     assert not (tmp_path / "m").exists()
+
+
+def test_weights_may_stand_behind_a_star(run, adapters, tmp_path):
+    assert run("merge", "cards*0.7", "tone*-0.3", "--output", tmp_path / "apart")[0] == 0
+    assert run("merge", "cards*0.7+tone*-0.3", "--output", tmp_path / "together")[0] == 0
+    wanted = merge([adapters["cards"], adapters["tone"]], [0.7, -0.3])
+    assert Adapter.load(tmp_path / "apart") == Adapter.load(tmp_path / "together") == wanted
+
+
+def test_a_parent_is_not_replaced(run, adapters, folder):
+    code, out, err = run("merge", "cards", "tone", "--output", folder / "cards")
+    assert (code, out) == (1, "")
+    assert "is one of the adapters that are merged" in err
+    assert run("merge", "good.yml", folder / "tone")[0] == 1
+    assert [Adapter.load(folder / name) for name in ("cards", "tone")] == [adapters["cards"], adapters["tone"]]
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(run, folder):
@@ -216,7 +237,10 @@ def test_weights_are_learned_and_the_blend_is_used(run, base, adapters, tmp_path
     lines = [line.split() for line in err.splitlines()]
     assert lines[0] == ["loss", "weight"]
     assert lines[2] == ["cards", f"{found.losses['cards']:.4f}", f"{found.weights['cards']:g}"]
-    assert lines[-1][:3] == ["weights", "of", "6"]
+    assert lines[7][:3] == ["weights", "of", "6"]
+    best = min(found.losses, key=found.losses.get)
+    assert best != "learned", "random adapters help nobody"
+    assert " ".join(lines[8]).startswith(f"the lowest loss is that of {best}: ")
     said = json.loads(run("blend", "base", "rows.jsonl", *options, "--json")[1])
     assert said == {"blend": str(tmp_path / "mix.json"), **found.to_json()}
     code, out, _ = run("evaluate", "base", "rows.jsonl", "--adapter", tmp_path / "mix.json", "--no-compare", "--json")

@@ -87,8 +87,10 @@ def test_what_is_no_blend_is_refused(trio):
         Blend({})
     with pytest.raises(SelectionError, match="1 to 1000 adapters, not 0"):
         Stack()
-    with pytest.raises(SelectionError, match="a Stack or a Blend, not 'cards'"):
+    with pytest.raises(SelectionError, match="a Stack or a Blend acts, not 'cards'; it may lie there: Adapter.load"):
         Stack(a, "cards")
+    with pytest.raises(SelectionError, match="name them one by one"):
+        Stack([a, b])
     with pytest.raises(SelectionError, match="in the stack twice; to act twice as strongly"):
         Stack(a, a)
     with pytest.raises(SelectionError, match="in the blend twice; give it one weight"):

@@ -123,8 +123,15 @@ def test_the_same_adapter_gives_the_same_bytes(base, tmp_path):
         ("lora", {"bias": "all"}, "depends on the base's weights"),
         ("lora", {"target_modules": ["embed_tokens"]}, "changes the embedding 'model.embed_tokens'"),
         ("lora", {"trainable_token_indices": [3]}, "has a Rows at 'model.embed_tokens'"),
-        ("prompt_tuning", {"tokens": 3}, "has a Tokens at 'input'"),
-        ("full", {"target_modules": ["q_proj"]}, "has a Dense at"),
+        (
+            "prompt_tuning",
+            {"tokens": 3},
+            r"the prompt_tuning adapter [0-9a-f]{12} is a soft prompt.*adapterkit and PEFT read it",
+        ),
+        ("prefix_tuning", {"tokens": 3}, "the prefix_tuning adapter [0-9a-f]{12} is a soft prompt"),
+        ("p_tuning", {"tokens": 3}, "the p_tuning adapter [0-9a-f]{12} is a soft prompt"),
+        ("full", {"target_modules": ["q_proj"]}, "has a Dense at .*bring it to a low rank with extract"),
+        ("peft:ia3", {}, "the peft:ia3 adapter .* has a Scale at"),
     ],
 )
 def test_what_it_cannot_hold_is_refused_by_name(to, method, options, why, base, folder, tmp_path):
@@ -132,6 +139,41 @@ def test_what_it_cannot_hold_is_refused_by_name(to, method, options, why, base, 
     with pytest.raises(SelectionError, match=why):
         export(adapter, tmp_path / "out", to, base=folder)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "why"),
+    [
+        ("prompt_tuning", {"tokens": 3}, "is a soft prompt"),
+        ("lora", {"use_dora": True}, "depends on the base's weights, which plain LoRA cannot hold; bake"),
+        ("peft:ia3", {}, "has a Scale at"),
+    ],
+)
+def test_of_several_the_one_that_no_lora_holds_is_named(method, options, why, base, tmp_path):
+    other = make_adapter(base, method=method, **options)
+    with pytest.raises(SelectionError, match=f"the {method} adapter {other.digest[:12]} .*{why}") as refused:
+        export(Stack(make_adapter(base), other), tmp_path / "out")
+    assert "base=" not in str(refused.value)  # only its configuration would be read
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_gives_way_to_an_adapter_alone(base, folder, tmp_path):
+    made = make_adapter(base, seed=1).save(tmp_path / "out")
+    with pytest.raises(SelectionError, match="holds an adapter, which 'mlx' does not replace"):
+        make_adapter(base, rank=4).export(made, "mlx", base=folder)
+    assert Adapter.load(made) == make_adapter(base, seed=1)
+    make_adapter(base, rank=4).export(made)
+    assert Adapter.load(made).config.rank == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("output", [".", "inside", ".."])
+def test_the_base_is_not_written_over(output, base, tmp_path):
+    tiny_llama().config.save_pretrained(tmp_path / "around" / "base")
+    before = (tmp_path / "around" / "base" / "config.json").read_bytes()
+    with pytest.raises(SelectionError, match=r"the input .*base': give another folder"):
+        make_adapter(base).export(tmp_path / "around" / "base" / output, base=tmp_path / "around" / "base")
+    assert (tmp_path / "around" / "base" / "config.json").read_bytes() == before
 
 
 def test_a_folder_that_holds_something_is_left_alone(base, tmp_path):
@@ -145,6 +187,19 @@ def test_a_folder_that_holds_something_is_left_alone(base, tmp_path):
 def test_an_unknown_form_is_refused(base, tmp_path):
     with pytest.raises(UnknownNameError, match="did you mean 'portable'"):
         make_adapter(base).export(tmp_path / "out", "portabel")
+
+
+@pytest.mark.parametrize(
+    ("word", "form"), [("ggml", "gguf"), ("Ollama", "gguf"), ("llama.cpp", "gguf"), ("PEFT", "portable")]
+)
+def test_a_form_is_found_by_who_reads_it(word, form, base, tmp_path):
+    with pytest.raises(UnknownNameError, match=f"no exporter '{word}': did you mean '{form}', "):
+        make_adapter(base).export(tmp_path / "out", word)
+
+
+def test_a_word_of_several_forms_leads_to_none_of_them(base, tmp_path):
+    with pytest.raises(UnknownNameError, match="Available: gguf, mlx, portable, vllm"):
+        make_adapter(base).export(tmp_path / "out", "lora")
 
 
 # -- vLLM -------------------------------------------------------------------------------------------------------------
@@ -192,7 +247,7 @@ def test_mlx_needs_a_base_whose_names_it_shares(base, tmp_path):
     with pytest.raises(ConfigError, match="base: this form needs the folder of the base"):
         make_adapter(base).export(tmp_path / "out", "mlx")
     with pytest.raises(SelectionError, match=r"changes 'transformer.h.0.attn.c_attn'"):
-        make_adapter(Base(tiny_gpt2())).export(tmp_path / "out", "mlx", base=tmp_path)
+        make_adapter(Base(tiny_gpt2())).export(tmp_path / "out", "mlx", base=tmp_path / "none")
 
 
 # -- GGUF -------------------------------------------------------------------------------------------------------------
@@ -247,9 +302,10 @@ def test_rows_of_queries_and_keys_lie_as_llama_cpp_rotates_them(base, folder, tm
 
 def test_architectures_that_are_not_known_are_refused_by_name(base, tmp_path):
     pytest.importorskip("gguf")
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "falcon"}))
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps({"model_type": "falcon"}))
     with pytest.raises(SelectionError, match=r"of a falcon is not known here, but of gemma"):
-        make_adapter(base).export(tmp_path / "out", "gguf", base=tmp_path)
+        make_adapter(base).export(tmp_path / "out", "gguf", base=tmp_path / "base")
 
 
 def test_a_head_that_is_the_embedding_is_refused(base, tmp_path):

@@ -333,3 +333,25 @@ def test_no_method_for_it_is_an_error(pair):
     registry = adapterkit.Registry(found=[])
     with pytest.raises(SelectionError, match="no method here has low-rank adapters"):
         extract(*pair, registry=registry)
+
+
+# -- the default rank -------------------------------------------------------------------------------------------------
+
+
+def test_the_default_rank_says_what_it_cuts_off_and_what_keeps_more(saved, tuned, caplog):
+    base, folder = saved(tiny_llama(), "base"), saved(tuned(tiny_llama(), "q_proj.weight"), "tuned")
+    lineage = extract(base, folder).manifest.lineage
+    assert lineage["rank"] == 16
+    said = f"rank 16, the default, cuts off {lineage['error']:.1%} of the difference: a higher rank= keeps more"
+    assert caplog.messages == [said]
+
+
+@pytest.mark.parametrize("options", [{"rank": 1}, {"max_error": 0.9}])
+def test_what_was_asked_for_is_not_explained(options, pair, caplog):
+    extract(*pair, **options)
+    assert caplog.messages == []
+
+
+def test_a_default_rank_that_suffices_is_not_explained(pair, caplog):
+    extract(*pair)
+    assert caplog.messages == []

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import attrs
 import pytest
@@ -32,7 +33,7 @@ from adapterkit.effects import Bias, Dense, LowRank
 from adapterkit.merging import acting
 from adapterkit.merging.changes import read
 from adapterkit.merging.joining import join
-from adapterkit.merging.reducing import cut, cut_dense, distance, norm
+from adapterkit.merging.reducing import cut_dense, distance, norm
 from adapterkit.merging.strategy import prepare
 from adapterkit.registry import Registry, default_registry
 from adapterkit.resident import effects_of, lower
@@ -317,7 +318,7 @@ def test_the_randomised_svd_is_close_to_the_best():
 def test_cutting_factors_is_the_svd_of_their_product(rank, wanted, seed):
     stream = torch.Generator().manual_seed(seed)
     update = LowRank(torch.randn(rank, 7, generator=stream), torch.randn(6, rank, generator=stream), -1.5)
-    made = cut(update, wanted)
+    made = update.cut(wanted)
     values = torch.linalg.svdvals(update.delta().double())
     assert made.rank == min(rank, wanted)
     assert distance(update, made) == pytest.approx(float(torch.linalg.norm(values[wanted:])), abs=1e-5)
@@ -438,8 +439,11 @@ def test_everything_that_is_wrong_is_said_at_once(llama, pair):
     [
         (([],), "there are none to merge"),
         (({},), "a list of adapters, or Blend"),
-        ((7,), "a list of adapters"),
-        ((["cards"],), "not 'cards'"),
+        ((7,), "an Adapter, a Stack or a Blend acts, not 7"),
+        ((["cards"],), "not 'cards'; it may lie there: Adapter.load"),
+        (([Path("out/cards")],), "it may lie there: Adapter.load"),
+        (("pair", 0.5), "1 for 2 adapters"),
+        (("pair", [0.0, -0.0]), "all are 0"),
         (("pair", [1.0]), "1 for 2 adapters"),
         (("pair", [1.0, float("nan")]), "nan is no finite number"),
         (("pair", [float("inf"), 1.0]), "inf is no finite number"),
@@ -454,13 +458,25 @@ def test_adapters_and_weights_that_make_no_sense(pair, arguments, message):
         merge(first, *arguments[1:])
 
 
+def test_adapters_go_into_a_list(pair):
+    with pytest.raises(ConfigError, match=r"go into a list: merge\(\[cards, tone\]\)"):
+        merge(*pair)
+
+
+def test_a_path_alone_is_one_path():
+    with pytest.raises(ConfigError) as caught:
+        merge("out/cards")
+    assert len(caught.value.problems) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"density": 0.0}, "density.*above 0"),
         ({"density": 1.5}, "density"),
         ({"density": "half"}, "density: must be a number, not 'half'"),
-        ({"densty": 0.5}, "densty: no such option; did you mean 'density'"),
+        ({"densty": 0.5}, "densty: strategy 'ties' has no such option; did you mean 'density'"),
+        ({"gamma": 0.1}, "gamma: strategy 'ties' has no such option; it is one of breadcrumbs, breadcrumbs_ties"),
         ({"majority_sign_method": "most"}, "majority_sign_method"),
         ({"space": "factor"}, "space: must be 'weights' or 'factors'"),
     ],
@@ -541,7 +557,7 @@ def test_a_scale_needs_a_weighted_sum(llama):
 @pytest.mark.parametrize(
     ("kinds", "weights", "strategy", "message"),
     [
-        (("prompt_tuning", "lora"), None, "cat", "LowRank and Tokens.*Stack"),
+        (("prompt_tuning", "lora"), None, "cat", "what 'prompt_tuning' trains stands before the sequence.*Stack"),
         (("prompt_tuning", "prefix_tuning"), None, "cat", "PrefixKV and Tokens do not go together.*Stack"),
         (("prompt_tuning", "prompt_tuning"), [0.5, 1.0], "cat", "their weight is 1, and not 0.5"),
         (("prompt_tuning", "prompt_tuning"), None, "linear", "equally many of each: use them together as a Stack"),

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapterkit.extracting.truncating import of_rank, within_error
+from adapterkit.lowrank import of_rank, within_error
 
 
 def stream(seed=0):

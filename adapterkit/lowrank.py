@@ -1,4 +1,4 @@
-"""A matrix as two thin factors: the best of a rank, or the fewest directions within an error, by randomised SVD.
+"""The best factors of a rank: of a matrix, by randomised SVD, or of a product of other factors, exactly.
 
 The sketch is a block Krylov space (Musco and Musco 2015, arXiv 1504.05477): of a random start Ω (Halko et al. 2011,
 arXiv 0909.4061) it keeps ``AΩ, (AAᵀ)AΩ, …, (AAᵀ)³AΩ``, each block made orthonormal, and takes the SVD of what the matrix is within
@@ -15,11 +15,13 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Factors", "of_rank", "within_error"]
+__all__ = ["Factors", "cut_factors", "nonzero", "of_rank", "within_error"]
 
 OVERSAMPLING = 8
 KRYLOV_STEPS = 3
 FIRST_WIDTH = 16
+ZERO = 1e-8
+"""Directions that hold less than this part of a matrix are zero: float32 rounds more away."""
 SURE = 1e-2
 """Relative errors below it are computed from the difference: in float32 the singular values no longer tell them from rounding."""
 
@@ -44,8 +46,35 @@ class Factors:
         return self.down.shape[0]
 
 
+def cut_factors(up: Tensor, down: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:
+    """``(up, down)`` of the best matrix of at most ``rank`` directions for ``up @ down`` (Eckart and Young 1936), in float64.
+
+    The product itself is never made: of the QR decompositions of both factors the triangles suffice, with an SVD of the small core
+    between them, ``O((out + in) rank²)``. Directions that are zero are dropped; where ``rank`` is None nothing else is.
+
+    Args:
+        up: ``(out_features, n)``.
+        down: ``(n, in_features)``.
+        rank: The most directions.
+    """
+    up, down = up.double(), down.double().T
+    left, right = torch.linalg.qr(up, mode="r").R, torch.linalg.qr(down, mode="r").R
+    u, s, vh = torch.linalg.svd(left @ right.T, full_matrices=False)
+    kept = nonzero(s, rank)
+    root = torch.where(s > 0, s.rsqrt(), 0.0)[:kept]
+    # the singular vectors times s are up @ right.T @ v and down @ left.T @ u: neither needs the tall factor of its QR
+    return up @ (right.T @ (vh[:kept].T * root)), (down @ (left.T @ (u[:, :kept] * root))).T
+
+
+def nonzero(s: Tensor, rank: int | None = None) -> int:
+    """How many of the singular values ``s`` are kept, ``rank`` at most; one at least where there are any."""
+    tail = s.square().flip(0).cumsum(0).flip(0).sqrt()  # what is lost when all from here on are dropped
+    there = int((tail > ZERO * tail[:1]).sum())
+    return max(min(there, rank or there), min(1, len(s)))
+
+
 def of_rank(matrix: Tensor, rank: int, generator: torch.Generator) -> Factors:
-    """A matrix, ``(out_features, in_features)`` in float32 and not zero, by its ``rank`` largest directions, or by all it has."""
+    """A matrix, ``(out_features, in_features)`` and not zero, by its ``rank`` largest directions, or by all it has."""
     rank = min(rank, *matrix.shape)
     u, s, v = _svd(matrix, rank + OVERSAMPLING, generator)
     return _factors(matrix, u[:, :rank], s[:rank], v[:, :rank])
@@ -78,7 +107,7 @@ def _svd(matrix: Tensor, width: int, generator: torch.Generator) -> tuple[Tensor
         u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
         return u, s, vh.T
     # blocks lie in rows: on a CPU a thin matrix from the left is multiplied in half the time of one from the right
-    block = _orthonormal(torch.randn(width, matrix.shape[1], generator=generator) @ matrix.T)
+    block = _orthonormal(torch.randn(width, matrix.shape[1], generator=generator).to(matrix.dtype) @ matrix.T)
     blocks = [block]
     for _ in range(KRYLOV_STEPS):
         block = _orthonormal(_orthonormal(block @ matrix) @ matrix.T)
