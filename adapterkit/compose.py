@@ -8,6 +8,7 @@ import json
 import math
 import numbers
 import os
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 
 from .adapter import Adapter
-from .artifact.files import read_bytes
+from .artifact.files import read_bytes, true_path
 from .artifact.layout import MOST_JSON_BYTES
 from .artifact.manifest import json_digest
 from .artifact.strict_json import parse_object
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from .registry import Registry
 
-__all__ = ["Acting", "Blend", "Stack", "load_acting", "named_parts", "not_acting", "parse"]
+__all__ = ["Acting", "Blend", "Stack", "blended_folders", "load_acting", "named_parts", "not_acting", "parse"]
 
 SCHEMA = 1
 MOST_PARTS = 1000
@@ -83,24 +84,23 @@ class Blend:
 
         Returns:
             The file.
+
+        Raises:
+            ArtifactError: It cannot be written; what was there is as it was.
         """
         target = Path(file)
-        here = os.path.realpath(target.parent)
-        known = {adapter.digest: os.path.realpath(folder) for adapter, folder in (folders or {}).items()}
-        parts: list[dict[str, Any]] = []
-        for adapter, weight in self.parts:
-            place = known.get(adapter.digest)
-            where = {} if place is None else {"folder": Path(os.path.relpath(place, here)).as_posix()}
-            parts.append({"digest": adapter.digest, "weight": weight, **where})
-        text = canonical_json({"schema": SCHEMA, "digest": self.digest, "parts": parts})
-        staging = target.with_name(f".{target.name}.{os.getpid()}")
         try:
+            here = os.path.realpath(target.parent)
+            known = {adapter.digest: os.path.realpath(folder) for adapter, folder in (folders or {}).items()}
+            parts: list[dict[str, Any]] = []
+            for adapter, weight in self.parts:
+                place = known.get(adapter.digest)
+                where = {} if place is None else {"folder": Path(os.path.relpath(place, here)).as_posix()}
+                parts.append({"digest": adapter.digest, "weight": weight, **where})
+            text = canonical_json({"schema": SCHEMA, "digest": self.digest, "parts": parts})
             target.parent.mkdir(parents=True, exist_ok=True)
-            staging.write_text(json.dumps(json.loads(text), indent=2) + "\n", encoding="utf-8")
-            staging.replace(target)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                staging.unlink()
+            _write(target, json.dumps(json.loads(text), indent=2) + "\n")
+        except (OSError, ValueError) as error:  # a path that holds a NUL is a ValueError
             raise ArtifactError(f"{str(target)!r} cannot be written: {error}") from error
         return target
 
@@ -113,7 +113,7 @@ class Blend:
         Raises:
             ArtifactError: The file is none, an adapter is not found, or a folder holds another than the one that was meant.
         """
-        path = Path(os.path.realpath(file))
+        path = true_path(file)
         parts = _read(path)
         known = {adapter.digest: adapter for adapter in adapters}
         found = [(known.get(one["digest"]) or _fetch(path, one, registry), one["weight"]) for one in parts]
@@ -171,7 +171,14 @@ def parse(text: str, find: Callable[[str], Acting]) -> Acting:
 
 def load_acting(path: str | os.PathLike[str], *, registry: Registry | None = None) -> Acting:
     """What lies at a path, an adapter's folder or a blend's file; needs no base, and raises as these do."""
-    return Blend.load(path, registry=registry) if Path(path).is_file() else Adapter.load(path, registry=registry)
+    is_blend = os.path.isfile(path)  # noqa: PTH113 - it raises nothing, whatever the path
+    return Blend.load(path, registry=registry) if is_blend else Adapter.load(path, registry=registry)
+
+
+def blended_folders(file: str | os.PathLike[str]) -> list[Path]:
+    """The folders that the file of a blend names; raises as :meth:`Blend.load` does."""
+    path = true_path(file)
+    return [path.parent / part["folder"] for part in _read(path) if part.get("folder")]
 
 
 def named_parts(text: str) -> list[tuple[str, float]]:
@@ -204,20 +211,40 @@ def _flat(given: Iterable[tuple[Any, Any]]) -> tuple[tuple[Adapter, float], ...]
     """Adapters and weights, with what is itself a blend taken apart."""
     parts: dict[Adapter, float] = {}
     for acting, weight in given:
-        if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not math.isfinite(weight):
-            raise SelectionError(f"a weight must be a finite number, not {weight!r}")
+        number = _number(weight)
         if not isinstance(acting, (Adapter, Blend)):
             raise SelectionError(not_acting(acting))
         inner = acting.parts if isinstance(acting, Blend) else ((acting, 1.0),)
         for adapter, own in inner:
             if adapter in parts:
                 raise SelectionError(f"{adapter!r} is in the blend twice; give it one weight")
-            parts[adapter] = float(weight) * own
+            parts[adapter] = number * own
             if not math.isfinite(parts[adapter]):
-                raise SelectionError(f"the weights {weight:g} and {own:g} of {adapter!r} have no finite product")
+                raise SelectionError(f"the weights {number:g} and {own:g} of {adapter!r} have no finite product")
     if not 1 <= len(parts) <= MOST_PARTS:
         raise SelectionError(f"a blend has 1 to {MOST_PARTS} adapters, not {len(parts)}")
     return tuple(parts.items())
+
+
+def _number(weight: Any) -> float:
+    try:
+        if isinstance(weight, numbers.Real) and not isinstance(weight, bool) and math.isfinite(weight):
+            return float(weight)
+    except OverflowError:
+        raise SelectionError("a weight must be a finite number, and one of them is too large for that") from None
+    raise SelectionError(f"a weight must be a finite number, not {reprlib.repr(weight):.80}")
+
+
+def _write(target: Path, text: str) -> None:
+    """The file is there as a whole, or as it was."""
+    staging = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        staging.write_text(text, encoding="utf-8")
+        staging.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError, ValueError):
+            staging.unlink()
+        raise
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -237,7 +264,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
         raise ArtifactError(
             f"{what} is not what Blend.save writes: its schema is {schema!r:.50}, and {SCHEMA} is known here"
         )
-    if not isinstance(parts, list) or not all(_is_part(one) for one in parts):
+    if not isinstance(parts, list) or not 1 <= len(parts) <= MOST_PARTS or not all(map(_is_part, parts)):
         raise ArtifactError(f"{what} is not what Blend.save writes: parts is no list of digests and weights")
     if values.get("digest") != json_digest([[one["digest"], one["weight"]] for one in parts]):
         raise ArtifactError(f"{what} was changed after it was written: its digest does not fit")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
-from safetensors import SafetensorError
 
 from .errors import BaseLoadError, suggest
 from .quantization import check_format, hush, keep_bits, settings, stored_format, use_dtype
@@ -26,6 +25,7 @@ __all__ = [
     "Source",
     "check_location",
     "default_device",
+    "first_line",
     "format_in_files",
     "load_base",
     "progress_on_a_terminal",
@@ -143,9 +143,9 @@ def _load_files(source: Source) -> tuple[Any, Any]:
             )
     except BaseLoadError:
         raise
-    # RuntimeError: weights of other shapes, no such device, no memory; ImportError: a quantizer that is not installed
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise BaseLoadError(f"the base {location!r} cannot be loaded: {_first_line(error)}") from error
+    # no such model, weights of other shapes, no memory; of a strange config.json, whatever transformers' code runs into
+    except Exception as error:
+        raise BaseLoadError(f"the base {location!r} cannot be loaded: {first_line(error)}") from error
     _check_complete(location, report["missing_keys"])
     if source.quantize is not None:
         use_dtype(model, model.dtype)
@@ -285,7 +285,7 @@ def _device(device: str) -> torch.device:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
-        raise BaseLoadError(f"device {device!r} is not there: {_first_line(error)}") from error
+        raise BaseLoadError(f"device {device!r} is not there: {first_line(error)}") from error
     asked, own = torch.device(device), default_device()
     return own if asked.index is None and asked.type == own.type else asked
 
@@ -298,6 +298,8 @@ def _dtype(dtype: str, device: torch.device) -> Any:
     return DTYPES[dtype]
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, with the next one where it only leads to it; its name where it says nothing."""
+    text = repr(error) if isinstance(error, KeyError) else str(error)  # which says nothing but the key
+    lines = [line.strip() for line in text.strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

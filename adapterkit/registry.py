@@ -19,7 +19,8 @@ import attrs
 import pluggy
 
 from . import hooks
-from .contracts import DataFormat, Exporter, Logger, MergeStrategy, Method, Metric, Objective, TrainOptions
+from .contracts import DataFormat, Exporter, Logger, MergeStrategy, Method, Metric, Objective
+from .contracts.checking import check_record
 from .contracts.method import OPERATIONS
 from .cures import explain
 from .discovery import Found, find, import_file
@@ -46,15 +47,6 @@ NAMES: dict[type, str] = {kind: kind.__name__.lower() for kind in KINDS} | {
     DataFormat: "data format",
     MergeStrategy: "merge strategy",
 }
-
-RESERVED = {
-    *("base", "columns", "data", "eval_data", "format", "method", "objective", "output", "registry", "resume"),
-    *("eval_split", "general_data", "name", "replay", "replay_ratio", "report", "report_rows"),
-    *("also", "arguments", "as_json", "device", "dtype", "plugin", "processes", "revision"),
-}
-"""What ``Base.train`` and the command line take for themselves; an option of that name would never reach its method."""
-OF_THE_BASE = {"quantize", "double_quant"}
-"""Reserved too, but for methods that say by ``base_options`` what the base is loaded with."""
 
 
 @attrs.frozen
@@ -242,7 +234,7 @@ class Registry:
                 if isinstance(answer, kind):
                     raise TypeError(f"{hook} must yield {kind.__name__} records, and returned one: say `yield`")
                 for record in answer:
-                    _check(record, kind, hook)
+                    check_record(record, kind, hook)
                     records.append((kind, record))
         return records
 
@@ -383,35 +375,3 @@ def _names(value: str | None) -> set[str]:
 
 def _clash(what: str, owners: Iterable[str]) -> str:
     return f"{what} is provided by {' and by '.join(sorted(owners))}; pick one with ADAPTERKIT_DISABLE=<the other>"
-
-
-def _check(record: object, kind: type, hook: str) -> None:
-    """Refuse a record that would fail later and further from its author."""
-    if not isinstance(record, kind):
-        raise TypeError(f"{hook} must yield {kind.__name__} records, and yielded {record!r}")
-    if not isinstance(record, Method):
-        return
-    if not _is_frozen(record.config):
-        raise TypeError(
-            f"the config of method {record.name!r} must be a frozen attrs class (@attrs.frozen), not {record.config!r}"
-        )
-    mine = {field.name for field in attrs.fields(record.config)}
-    training = {field.name for field in attrs.fields(TrainOptions)}
-    reserved = RESERVED if type(record).base_options is not Method.base_options else RESERVED | OF_THE_BASE
-    if mine & reserved:
-        raise ValueError(f"options {sorted(mine & reserved)} of method {record.name!r} are words of train itself")
-    if mine & training:
-        raise ValueError(f"options {sorted(mine & training)} of method {record.name!r} are training options' names")
-    if set(record.defaults) - training:
-        raise ValueError(
-            f"defaults {sorted(set(record.defaults) - training)} of method {record.name!r} are not training options"
-        )
-
-
-def _is_frozen(config: object) -> bool:
-    if not isinstance(config, type):
-        return False
-    try:
-        return attrs.inspect(config).is_frozen
-    except attrs.exceptions.NotAnAttrsClassError:  # a subclass of one that is not decorated itself is none
-        return False

@@ -14,7 +14,7 @@ from adapterkit.errors import ArtifactError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["find_folder", "has", "open_regular", "read_bytes"]
+__all__ = ["find_folder", "has", "locate", "open_regular", "read_bytes", "true_path"]
 
 # never wait for a writer of a FIFO, never follow a link that appeared after the path was resolved
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -26,12 +26,24 @@ def find_folder(folder: str | os.PathLike[str]) -> Path:
     Raises:
         ArtifactError: There is no such folder.
     """
-    path = Path(os.path.realpath(folder))
+    path = true_path(folder)
     if not path.exists():
         raise ArtifactError("there is no such folder")
     if not path.is_dir():
         raise ArtifactError("this is not a folder; give the folder that holds the adapter's files")
     return path
+
+
+def true_path(path: str | os.PathLike[str]) -> Path:
+    """Where a path leads, whether something is there or not.
+
+    Raises:
+        ArtifactError: Nothing can be there: it holds a NUL.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:
+        raise ArtifactError(f"{str(path)!r} is no path: {error}") from None
 
 
 def has(folder: Path, name: str) -> bool:
@@ -47,7 +59,7 @@ def open_regular(folder: Path, name: str) -> Iterator[tuple[io.FileIO, int]]:
         ArtifactError: It is missing, not a regular file, or a link that leads out of the folder.
     """
     try:
-        descriptor = os.open(_locate(folder, name), FLAGS)
+        descriptor = os.open(locate(folder, name), FLAGS)
     except FileNotFoundError:
         raise ArtifactError(f"{name} is missing") from None
     except OSError as error:
@@ -76,9 +88,18 @@ def read_bytes(folder: Path, name: str, most: int) -> bytes:
     return data
 
 
-def _locate(folder: Path, name: str) -> Path:
+def locate(folder: Path, name: str) -> Path:
+    """Where a file truly is: in the folder, or where the Hugging Face cache has it.
+
+    Args:
+        folder: The folder's true path, see :func:`find_folder`.
+        name: The file's path in it.
+
+    Raises:
+        ArtifactError: It is a link that leads anywhere else.
+    """
     path = Path(os.path.realpath(folder / name))
-    if path.parent != folder and path.parent != _blobs(folder):
+    if not path.is_relative_to(folder) and path.parent != _blobs(folder):
         raise ArtifactError(f"{name} is a link that leads out of the folder")
     return path
 

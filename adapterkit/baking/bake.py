@@ -14,16 +14,16 @@ from adapterkit.adapter import Adapter
 from adapterkit.artifact.fit import check_base
 from adapterkit.artifact.manifest import BaseReference
 from adapterkit.artifact.replacing import check_apart
+from adapterkit.checkpoint import Checkpoint
 from adapterkit.compose import Blend
 from adapterkit.errors import BaseLoadError, ConfigError, SelectionError
-from adapterkit.extracting.checkpoint import Checkpoint
 from adapterkit.fingerprint import fingerprint
 from adapterkit.loading import DTYPES, Source, load_base
 from adapterkit.sites import find_sites
 
 from .card import render
 from .casting import dtype_name
-from .files import CARD, copy_files, fetch, licence_of
+from .files import CARD, fetch, licence_of, rest_of, write_rest
 from .layout import Layout, NotPlainError, main_dtype
 from .loaded import Loaded
 from .progress import progress
@@ -33,6 +33,8 @@ from .staging import check_target, staged
 from .streaming import Streaming
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
     from adapterkit.base import Base
@@ -45,11 +47,21 @@ logger = logging.getLogger("adapterkit")
 
 @attrs.frozen
 class _Files:
-    """Where the base's files are, its Hub commit, and what its weights are to be cast to; None leaves each as it is."""
+    """A base on disk.
+
+    Attributes:
+        folder: Where its files are.
+        commit: Its Hub commit.
+        dtype: What its weights are to be cast to; None leaves each as it is.
+        rest: What else there is: see :func:`rest_of`.
+        licence: What its card says of it.
+    """
 
     folder: Path
     commit: str
     dtype: torch.dtype | None
+    rest: Mapping[str, bytes | Path]
+    licence: Mapping[str, str]
 
     @classmethod
     def of(cls, source: Source) -> _Files:
@@ -57,7 +69,9 @@ class _Files:
         if source.dtype not in ("auto", *DTYPES):
             raise BaseLoadError(f"dtype {source.dtype!r} is not one of auto, {', '.join(DTYPES)}")
         folder, commit = fetch(source)
-        return cls(folder, commit, DTYPES.get(source.dtype))
+        dtype = DTYPES.get(source.dtype)
+        rest = rest_of(folder, None if dtype is None else dtype_name(dtype))
+        return cls(folder, commit, dtype, rest, licence_of(folder))
 
 
 def bake(
@@ -152,11 +166,11 @@ def _check_survived(made: Baked, least: float) -> None:
 def _write_rest(base: Base, made: Baked, files: _Files | None, staging: Path) -> None:
     """Everything but the weights."""
     if files is not None:
-        copy_files(files.folder, staging, None if files.dtype is None else dtype_name(files.dtype))
+        write_rest(files.rest, staging)
     tokenizer = base.source.tokenizer
     if tokenizer is not None:
         tokenizer.save_pretrained(staging)
-    licence = {} if files is None else licence_of(files.folder)
-    (staging / CARD).write_text(render(made, licence), encoding="utf-8")
+    card = render(made, {} if files is None else files.licence)
+    (staging / CARD).write_text(card, encoding="utf-8")
     text = json.dumps(made.to_json(), indent=2, ensure_ascii=False)
     (staging / REPORT).write_text(text + "\n", encoding="utf-8")

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from adapterkit.checkpoint import CONFIG, inside
 from adapterkit.errors import BaseLoadError
-from adapterkit.loading import check_location
+from adapterkit.loading import check_location, first_line
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from adapterkit.loading import Source
 
-__all__ = ["copy_files", "fetch", "licence_of"]
+__all__ = ["CARD", "fetch", "licence_of", "rest_of", "write_rest"]
 
-CONFIG = "config.json"
 KEPT = (
     CONFIG,
     "generation_config.json",
@@ -74,39 +76,53 @@ def fetch(source: Source) -> tuple[Path, str]:
             location, revision=source.revision or "main", allow_patterns=[*KEPT, CARD, *WEIGHTS], tqdm_class=None
         )
     except (OSError, ValueError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise BaseLoadError(f"the base {location!r} cannot be fetched: {str(error).splitlines()[0]}") from error
+        raise BaseLoadError(f"the base {location!r} cannot be fetched: {first_line(error)}") from error
     return Path(folder), Path(folder).name
 
 
-def copy_files(folder: Path, target: Path, dtype: str | None) -> None:
-    """Copy what belongs to the model but is no weight.
+def rest_of(folder: Path, dtype: str | None) -> dict[str, bytes | Path]:
+    """What belongs to the model but is no weight, by its path in the folder: what it is to hold, or the file to copy.
 
     Args:
         folder: The base's.
-        target: The new model's.
         dtype: What its configuration is to say that the weights are in; None leaves that as it is.
+
+    Raises:
+        BaseLoadError: A file lies elsewhere, or is not the JSON that its name says.
     """
+    found: dict[str, bytes | Path] = {}
     for path in sorted({path for pattern in KEPT for path in folder.glob(pattern)}):
-        if not path.is_file():
-            continue
-        new = target / path.relative_to(folder)
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            true = inside(folder, name)
+            found[name] = _json(path, dtype if name == CONFIG else None) if path.suffix == ".json" else true
+    return found
+
+
+def write_rest(rest: Mapping[str, bytes | Path], target: Path) -> None:
+    """Write what :func:`rest_of` found into the new model's folder."""
+    for name, held in rest.items():
+        new = target / name
         new.parent.mkdir(exist_ok=True)
-        if path.suffix == ".json":
-            _copy_json(path, new, dtype if path.name == CONFIG else None)
+        if isinstance(held, bytes):
+            new.write_bytes(held)
         else:
-            shutil.copyfile(path, new)
+            shutil.copyfile(held, new)
 
 
-def _copy_json(path: Path, new: Path, dtype: str | None) -> None:
+def _json(path: Path, dtype: str | None) -> bytes:
+    """To the byte, as a tokenizer's vocabulary has to be, unless there is something to change."""
     raw = path.read_bytes()
-    if CODE.encode() not in raw and dtype is None:
-        new.write_bytes(raw)  # to the byte, as a tokenizer's vocabulary has to be
-        return
-    values: dict[str, Any] = json.loads(raw)
-    values.pop(CODE, None)
-    if dtype is not None:
-        _say_dtype(values, dtype)
-    new.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    try:
+        values = json.loads(raw)
+        if not isinstance(values, dict) or (CODE not in values and dtype is None):
+            return raw
+        values.pop(CODE, None)
+        if dtype is not None:
+            _say_dtype(values, dtype)
+        return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+    except (ValueError, RecursionError) as error:
+        raise BaseLoadError(f"{str(path)!r} cannot be read: {first_line(error)}") from None
 
 
 def _say_dtype(values: dict[str, Any], dtype: str) -> None:
@@ -119,14 +135,20 @@ def _say_dtype(values: dict[str, Any], dtype: str) -> None:
 
 
 def licence_of(folder: Path) -> dict[str, str]:
-    """What the card of a model says of its licence."""
+    """What the card of a model says of its licence.
+
+    Raises:
+        BaseLoadError: The card lies elsewhere, or what it says cannot be read.
+    """
     card = folder / CARD
-    if not card.is_file() or card.stat().st_size > MOST_CARD:
+    if not card.is_file() or inside(folder, CARD).stat().st_size > MOST_CARD:
         return {}
     head = card.read_text(encoding="utf-8", errors="replace").split("---\n")
     try:
         said = yaml.safe_load(head[1]) if len(head) > 2 and not head[0].strip() else None
-    except yaml.YAMLError:
-        return {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a day that no month has
+        raise BaseLoadError(
+            f"{str(card)!r} does not say its licence, its front matter cannot be read: {first_line(error)}"
+        ) from None
     names = ("license", "license_name", "license_link")
     return {name: said[name] for name in names if isinstance(said, dict) and isinstance(said.get(name), str)}

@@ -10,7 +10,8 @@ import attrs
 import torch
 from torch import nn
 
-from adapterkit.extracting.checkpoint import Checkpoint, model_without_weights
+from adapterkit.checkpoint import Checkpoint, model_without_weights
+from adapterkit.errors import BaseLoadError
 from adapterkit.fingerprint import QUANTIZED, fingerprint
 from adapterkit.loading import DTYPES
 from adapterkit.sites import find_sites
@@ -71,8 +72,10 @@ class Layout:
         """
         try:
             model = model_without_weights(checkpoint.config)
-        except (RuntimeError, NotImplementedError) as error:
-            raise NotPlainError(f"the model cannot be made without its weights: {error}") from error
+        except BaseLoadError as error:
+            if not isinstance(error.__cause__, RuntimeError):  # torch's, of what it cannot do on the meta device
+                raise
+            raise NotPlainError(f"the model cannot be made without its weights: {error.__cause__}") from error
         model.requires_grad_(requires_grad=False)
         stored = headers(checkpoint.files)
         plain, converted = _names(model, stored)

@@ -14,6 +14,7 @@ import attrs
 import torch
 from safetensors import SafetensorError, safe_open
 
+from adapterkit.checkpoint import INDEX, WHOLE
 from adapterkit.errors import BaseLoadError, ConfigError
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FLOATS", "Shard", "Stored", "headers", "parse_size", "plan_shards", "write_index", "write_shard"]
 
-WHOLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """What weights are computed with; anything else is copied as it is."""
 BITS = re.compile(r"(\d+)(?:_|$)")
@@ -90,10 +89,12 @@ def parse_size(text: int | str) -> int:
         ConfigError: It is neither, or nothing.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?B)?", str(text).strip().upper())
-    size = int(float(found[1]) * UNITS.get(found[2] or "", 1)) if found else 0
-    if size < 1 or isinstance(text, bool):
-        raise ConfigError("options of bake do not fit", [f"max_shard_size: {text!r} is no size; give bytes, or '5GB'"])
-    return size
+    size = float(found[1]) * UNITS.get(found[2] or "", 1) if found else 0.0
+    if not 1 <= size < math.inf or isinstance(text, bool):
+        raise ConfigError(
+            "options of bake do not fit", [f"max_shard_size: {text!r:.60} is no size; give bytes, or '5GB'"]
+        )
+    return int(size)
 
 
 def plan_shards(tensors: Mapping[str, Stored], most: int) -> list[Shard]:

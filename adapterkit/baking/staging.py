@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapterkit.artifact.replacing import replacing
+from adapterkit.artifact.replacing import lock, replacing
 from adapterkit.errors import AdapterkitError, ArtifactError, SelectionError
 
 from .report import REPORT
@@ -54,11 +54,7 @@ def staged(target: Path, size: int) -> Iterator[Path]:
             raise ArtifactError(
                 f"{str(target)!r} cannot be written: the model takes {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there"
             )
-        # the lock is held until the folder has its name
-        with contextlib.ExitStack() as held, replacing(target) as staging:
-            lock = _lock(staging)
-            if lock is not None:
-                held.callback(os.close, lock)
+        with replacing(target) as staging:
             (staging / REPORT).write_text("{}\n", encoding="utf-8")  # whose folder it is, should it be left over
             yield staging
     except AdapterkitError:
@@ -69,26 +65,7 @@ def staged(target: Path, size: int) -> Iterator[Path]:
 
 def _clear(parent: Path) -> None:
     for folder in parent.glob(".adapterkit-*"):
-        lock = _lock(folder) if (folder / REPORT).is_file() else None
-        if lock is not None:
+        held = lock(folder) if (folder / REPORT).is_file() else None
+        if held is not None:
             shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """Hold a folder until what is returned is closed, or this process ends in any way.
-
-    None where another process holds it; and where folders cannot be locked, as on Windows, where nothing is cleared away.
-    """
-    try:
-        import fcntl
-
-        descriptor = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+            os.close(held)

@@ -57,7 +57,7 @@ def extract(
     check_output(output, [base, tuned])
     registry = registry_with(plugin)
     by_default = rank is None and max_error is None
-    with as_flags("rank", "max_error", "target_modules", "ignore_rest"):
+    with as_flags("rank", "max_error", "target_modules", "ignore_rest", "seed"):
         adapter = run(
             base,
             tuned,

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Parameter
 
-from adapterkit.artifact.replacing import check_replaceable
 from adapterkit.compose import named_parts
-from adapterkit.errors import ArtifactError, ConfigError
+from adapterkit.errors import ConfigError
 from adapterkit.merging.strategy import options_of
 from adapterkit.recipes import Parent, Recipe, Stage, plan_recipe, read_recipe, run_recipe
 
 from .acting import check_acting
 from .evaluate import print_table
+from .flags import as_flags
 from .methods import values_of
 from .opening import AsJson  # noqa: TC001 - cyclopts reads the annotation
 from .options import given, parameters
+from .outputs import check_output, folders_of
 from .plugins import PluginFiles, registry_with
 
 if TYPE_CHECKING:
@@ -56,14 +57,16 @@ def merge_command(arguments: Sequence[str]) -> Callable[..., None]:
         mine = {one.name: said.pop(one.name) for one in own[1:] if one.name in said}
         dry_run, as_json, output = (mine.pop(name, None) for name in ("dry_run", "as_json", "output"))
         mine.pop("plugin", None)
-        recipe, output = _asked(list(what), output, mine, given(said, options_of(chosen)))
-        if dry_run:
-            _show(plan_recipe(recipe, registry=registry), as_json=as_json)
-            return
-        if output is None:
-            raise ConfigError("merge does not fit", ["--output: is required: a folder for the adapter"])
-        _check_output(output, recipe)
-        merged = run_recipe(recipe, registry=registry)
+        recipe, output = _asked(list(what), output, dict(mine), given(said, options_of(chosen)))
+        flags = () if _is_recipe(what) else (*mine, *said)
+        with as_flags(*flags):
+            if dry_run:
+                _show(plan_recipe(recipe, registry=registry), as_json=as_json)
+                return
+            if output is None:
+                raise ConfigError("merge does not fit", ["--output: is required: a folder for the adapter"])
+            check_output(output, _inputs(recipe))
+            merged = run_recipe(recipe, registry=registry)
         merged.save(output, registry=registry)
         _tell(merged, output, as_json=as_json)
 
@@ -119,7 +122,7 @@ def _asked(
     """
     if not words:
         raise ConfigError("merge does not fit", ["give RECIPE.yml OUTPUT, or the adapters to merge"])
-    if not words[0].lower().endswith(RECIPES):
+    if not _is_recipe(words):
         return _recipe(words, mine, options), output
     beside = sorted(name for name, value in {**mine, **options}.items() if value is not None)
     problems = [f"--{name.replace('_', '-')}: the recipe says it" for name in beside]
@@ -128,6 +131,10 @@ def _asked(
     if problems:
         raise ConfigError("merge does not fit", problems)
     return read_recipe(words[0]), Path(words[1]) if len(words) == 2 else output
+
+
+def _is_recipe(words: Sequence[str]) -> bool:
+    return bool(words) and words[0].lower().endswith(RECIPES)
 
 
 def _recipe(adapters: Sequence[str], mine: dict[str, Any], options: dict[str, Any]) -> Recipe:
@@ -163,15 +170,11 @@ def _weights(text: str | None, count: int) -> list[float | None]:
     return found
 
 
-def _check_output(output: Path, recipe: Recipe) -> None:
-    """Raises an ArtifactError where something would be lost."""
-    parents = [recipe.folder / one.adapter for stage in recipe.stages for one in stage.adapters]
-    if any(one.exists() and one.samefile(output) for one in parents if output.exists()):
-        raise ArtifactError(f"{str(output)!r} is one of the adapters that are merged; give another --output")
-    try:
-        check_replaceable(output)
-    except ArtifactError as error:
-        raise ArtifactError(f"{str(output)!r}: {error}") from None
+def _inputs(recipe: Recipe) -> list[Path]:
+    """All that is read: adapters, files of blends and the adapters that these name, bases."""
+    named = [recipe.folder / one.adapter for stage in recipe.stages for one in stage.adapters]
+    bases = [recipe.folder / stage.base_model for stage in recipe.stages if stage.base_model is not None]
+    return bases + [path for one in named if one.exists() for path in folders_of(str(one))]
 
 
 def _tell(merged: Adapter, output: Path, *, as_json: bool) -> None:
@@ -180,11 +183,7 @@ def _tell(merged: Adapter, output: Path, *, as_json: bool) -> None:
         about = {"adapter": str(output), "digest": merged.digest, "method": merged.method, "lineage": lineage}
         print(json.dumps(about, indent=2, ensure_ascii=False))
         return
-    lost = (
-        f"; {lineage['lost']['overall']:.1%} of the change was cut off, a higher --rank keeps more"
-        if lineage["lost"]["overall"]
-        else ""
-    )
+    lost = f"; {lineage['lost']['overall']:.1%} of the change was cut off" if lineage["lost"]["overall"] else ""
     count = len(lineage["parents"])
     plural = "" if count == 1 else "s"
     print(f"{lineage['strategy']} of {count} adapter{plural}{lost}; digest {merged.digest}", file=sys.stderr)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapterkit.artifact.replacing import check_apart, check_replaceable
-from adapterkit.compose import named_parts
+from adapterkit.compose import blended_folders, named_parts
 from adapterkit.errors import ArtifactError, ConfigError, SelectionError
 
 if TYPE_CHECKING:
@@ -39,8 +38,10 @@ def check_output(output: Path, inputs: Iterable[str | os.PathLike[str]], *, repl
 
 
 def folders_of(text: str) -> list[Path]:
-    """The paths that ``ADAPTER`` names, once they have been read; of a blend's file, the folders that it names as well."""
+    """The paths that ``ADAPTER`` names; of a blend's file, the folders that it names as well.
+
+    Raises:
+        ArtifactError: A file is none of a blend.
+    """
     paths = [Path(text)] if Path(text).exists() else [Path(name) for name, _ in named_parts(text)]
-    files = [path for path in paths if path.is_file()]
-    parts = [(file.parent, part) for file in files for part in json.loads(file.read_bytes())["parts"]]
-    return paths + [place / part["folder"] for place, part in parts if part.get("folder")]
+    return paths + [folder for path in paths if path.is_file() for folder in blended_folders(path)]

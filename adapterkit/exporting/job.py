@@ -8,9 +8,9 @@ import attrs
 import torch
 
 from adapterkit.adapter import Adapter
+from adapterkit.checkpoint import config_of, model_without_weights
 from adapterkit.effects import LowRank
 from adapterkit.errors import ConfigError, SelectionError
-from adapterkit.extracting.checkpoint import config_of, model_without_weights
 from adapterkit.extracting.expressing import expressed
 from adapterkit.sites import find_sites
 

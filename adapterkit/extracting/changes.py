@@ -11,8 +11,8 @@ import attrs
 import torch
 
 from adapterkit.artifact.fit import check_tensors
-from adapterkit.effects import Dense, LowRank
-from adapterkit.errors import SelectionError
+from adapterkit.effects import Dense, LowRank, Scale
+from adapterkit.errors import PluginError, SelectionError
 from adapterkit.resident import effects_of, expected_tensors
 from adapterkit.sites import INPUT
 
@@ -22,17 +22,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from adapterkit.adapter import Adapter
+    from adapterkit.checkpoint import Checkpoint
     from adapterkit.effects import Effect
     from adapterkit.registry import Registry
     from adapterkit.sites import Site
 
-    from .checkpoint import Checkpoint
-
 __all__ = ["Change", "Weights", "changes_of_adapter", "changes_of_model", "differing_settings"]
 
 SHOWN = 4
+OF_WEIGHTS = (
+    "depends on the base's weights: merge it alone with a rank and base=Base(folder), or bake it into a model and extract "
+    "from that"
+)
 ELEMENTS_AT_ONCE = 1 << 24
 TRANSPOSED = ("conv1d", "embedding")
+FLOATS = frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16))
+"""What weights are computed with."""
 OF_THE_FILE = frozenset(
     (
         *("_attn_implementation", "_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"),
@@ -132,7 +137,8 @@ def changes_of_model(base: Weights, tuned: Weights, advance: Callable[[], None])
         advance: Called once for each of the base's parameters.
 
     Raises:
-        SelectionError: One has a parameter that the other has not, or in another shape.
+        SelectionError: One has a parameter that the other has not, or in another shape; or one that differs is stored in what
+            is not computed with, such as integers.
     """
     places = {
         f"{site.name}.{name}": (site, name) for site in base.sites if site.name != INPUT for name in site.parameters
@@ -151,11 +157,18 @@ def changes_of_model(base: Weights, tuned: Weights, advance: Callable[[], None])
                 f"{name!r} is {tuple(theirs.shape)} in the base and {tuple(mine.shape)} in {str(tuned.checkpoint.folder)!r}: "
                 "only models of the same sizes and vocabulary have a difference"
             )
-        if not _same(theirs, mine):
-            read = functools.partial(_difference, base, tuned, name)
-            size = functools.partial(_relative, base, tuned, name)
-            is_shared = name not in base.stored and name not in tuned.stored
-            changes.append(Change(name, site, parameter, tuple(mine.shape), is_shared, read, size))
+        if _same(theirs, mine):
+            continue
+        for model, dtype in ((base, theirs.dtype), (tuned, mine.dtype)):
+            if dtype not in FLOATS:
+                raise SelectionError(
+                    f"{name!r} is stored in {str(dtype).removeprefix('torch.')} in {str(model.checkpoint.folder)!r}: give the "
+                    "model that it was made of"
+                )
+        read = functools.partial(_difference, base, tuned, name)
+        size = functools.partial(_relative, base, tuned, name)
+        is_shared = name not in base.stored and name not in tuned.stored
+        changes.append(Change(name, site, parameter, tuple(mine.shape), is_shared, read, size))
     return changes
 
 
@@ -173,7 +186,12 @@ def changes_of_adapter(registry: Registry, adapter: Adapter, sites: Sequence[Sit
     """
     method = registry.method(adapter.method)
     check_tensors(adapter.tensors, expected_tensors(registry, method, adapter.config, sites))
-    effects = effects_of(registry, adapter, sites)
+    try:
+        effects = effects_of(registry, adapter, sites)
+    except PluginError:
+        raise
+    except RuntimeError as error:  # torch's: a number was asked for, and the meta device has none
+        raise SelectionError(f"what the {adapter.method} adapter does {OF_WEIGHTS}") from error
     changes = []
     for site in sites:
         owner = site.name if site.name in effects else site.tied_to
@@ -233,7 +251,10 @@ def _narrowed(theirs: Tensor, mine: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _same(theirs: Tensor, mine: Tensor) -> bool:
-    return torch.equal(*_narrowed(theirs, mine))
+    if {theirs.dtype, mine.dtype} <= FLOATS:
+        return torch.equal(*_narrowed(theirs, mine))
+    # torch does not compare every type
+    return theirs.dtype == mine.dtype and torch.equal(*(one.reshape(-1).view(torch.uint8) for one in (theirs, mine)))
 
 
 def _difference(base: Weights, tuned: Weights, name: str) -> Tensor:
@@ -255,21 +276,19 @@ def _relative(base: Weights, tuned: Weights, name: str) -> float | None:
 def _by_parameter(adapter: Adapter, site: Site, effects: Sequence[Effect]) -> dict[str, list[Dense | LowRank]]:
     found: dict[str, list[Dense | LowRank]] = {}
     for effect in effects:
+        if isinstance(effect, Scale) or any(one.is_meta for one in _tensors(effect)):
+            what = f"the {adapter.method} adapter has a {type(effect).__name__} at {site.name!r}, which"
+            raise SelectionError(f"{what} {OF_WEIGHTS}")
         if not isinstance(effect, (Dense, LowRank)):
             raise SelectionError(
                 f"the {adapter.method} adapter has a {type(effect).__name__} at {site.name!r}, which is no sum with a weight"
-            )
-        if any(tensor.is_meta for tensor in _tensors(effect)):
-            raise SelectionError(
-                f"what the {adapter.method} adapter does at {site.name!r} depends on the base's weights; bake it into a model, "
-                "and extract from that"
             )
         found.setdefault("weight" if isinstance(effect, LowRank) else effect.parameter, []).append(effect)
     return found
 
 
-def _tensors(effect: Dense | LowRank) -> tuple[Tensor, ...]:
-    return (effect.delta,) if isinstance(effect, Dense) else (effect.up,)
+def _tensors(effect: Effect) -> tuple[Tensor, ...]:
+    return (effect.delta,) if isinstance(effect, Dense) else (effect.up,) if isinstance(effect, LowRank) else ()
 
 
 def _sum(parts: Sequence[Dense | LowRank], *, is_transposed: bool) -> Tensor:

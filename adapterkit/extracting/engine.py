@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -11,23 +12,25 @@ import torch
 from adapterkit.adapter import Adapter
 from adapterkit.artifact.fit import check_base
 from adapterkit.artifact.manifest import BaseReference, Manifest
+from adapterkit.checkpoint import Checkpoint, model_without_weights
 from adapterkit.config import to_dict
 from adapterkit.effects import LowRank
 from adapterkit.errors import ConfigError, SelectionError
 from adapterkit.evaluation.progress import progress
-from adapterkit.fingerprint import fingerprint
+from adapterkit.fingerprint import QUANTIZED, fingerprint
 from adapterkit.lowrank import of_rank, within_error
 from adapterkit.registry import default_registry
 from adapterkit.sites import ALL_LINEAR, find_sites, match
 
 from .changes import Weights, changes_of_adapter, changes_of_model, differing_settings
-from .checkpoint import Checkpoint, model_without_weights
 from .expressing import expressed
 from .order import check_base_is_model, check_base_is_older, holds_adapter
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
 
     from adapterkit.effects import Effects
     from adapterkit.lowrank import Factors
@@ -41,6 +44,8 @@ __all__ = ["extract"]
 logger = logging.getLogger("adapterkit")
 
 DEFAULT_RANK = 16
+LEAST_ERROR = 1e-6
+MOST_SEED = 1 << 64
 SEEN = 5e-4
 """Of smaller parts of the difference nothing is said: they may be rounding."""
 MOST_SHOWN = 12
@@ -87,7 +92,7 @@ def extract(
             base was baked from what is given as tuned.
         TargetError: The base has no layer of such a name.
     """
-    _check_options(rank, max_error)
+    _check_options(rank, max_error, target_modules, seed)
     registry = registry or default_registry()
     check_base_is_model(base, tuned)
     ours = _Ours.read(base)
@@ -101,7 +106,9 @@ def extract(
         raise SelectionError("no weight of a target differs from the base's: there is nothing to extract")
     by_default = rank is None and max_error is None
     rank = DEFAULT_RANK if by_default else rank
+    _check_rank(rank, within)
     found = _factored(within, rank, max_error, seed)
+    _tell_error(max_error, found)
     if by_default and _overall(found) >= SEEN:
         logger.warning(
             "rank %d, the default, cuts off %.1f%% of the difference: a higher rank= keeps more",
@@ -141,30 +148,64 @@ class _Ours:
 
 
 def _fingerprint(weights: Weights) -> str:
-    """The fingerprint of a model; empty where its files have weights in other forms than the model, such as single experts."""
-    if not all(name in weights for name, _ in weights.model.named_parameters()):
-        return ""
-    return fingerprint(weights.model, weights.__getitem__)
+    """The fingerprint of a model; half of it where its files have weights in other forms than the model, such as single experts."""
+    named = dict(weights.model.named_parameters())
+
+    def read(name: str) -> Tensor:
+        return weights[name] if name in weights else torch.zeros(()).expand(named[name].shape)
+
+    kept, dot, rest = fingerprint(weights.model, read).partition(".")
+    return f"{kept}{dot}{rest if all(name in weights for name in named) else QUANTIZED}"
 
 
-def _check_options(rank: int | None, max_error: float | None) -> None:
+def _check_options(rank: Any, max_error: Any, target_modules: Any, seed: Any) -> None:
     problems = []
     if rank is not None and max_error is not None:
         problems.append("rank: give a rank or max_error, not both")
     if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
-        problems.append(f"rank: must be a whole number from 1 on, not {rank!r}")
-    if max_error is not None and not (isinstance(max_error, (int, float)) and 0.0 < max_error < 1.0):
-        problems.append(f"max_error: must be between 0 and 1, not {max_error!r}")
+        problems.append(f"rank: must be a whole number from 1 on, not {rank!r:.50}")
+    if max_error is not None and not (isinstance(max_error, (int, float)) and LEAST_ERROR <= max_error < 1.0):
+        problems.append(
+            f"max_error: must be between {LEAST_ERROR:g}, below which float32 rounds, and 1, not {max_error!r:.50}"
+        )
+    names = [target_modules] if isinstance(target_modules, str) else target_modules
+    if not isinstance(names, Collection) or not all(isinstance(one, str) for one in names):
+        problems.append(f"target_modules: must be names of layers, or a pattern of them, not {target_modules!r:.50}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < MOST_SEED:
+        problems.append(f"seed: must be a whole number from 0 to below 2**64, not {seed!r:.50}")
     if problems:
         raise ConfigError("options of extract do not fit", problems)
+
+
+def _check_rank(rank: int | None, within: Sequence[Change]) -> None:
+    """Refuse a rank that no layer can have; one that is no higher than the default fits wherever it is given.
+
+    Raises:
+        ConfigError: It is.
+    """
+    most = max(within, key=lambda one: min(one.shape))
+    if rank is not None and rank > max(DEFAULT_RANK, min(most.shape)):
+        limit = f"rank={rank} is over its limit: a weight {most.shape} has {min(most.shape)} directions"
+        raise ConfigError("options of extract do not fit", [limit])
+
+
+def _tell_error(max_error: float | None, found: Mapping[str, tuple[Factors, float]]) -> None:
+    """Say where an error was asked for that no rank has."""
+    name, error = max(((name, one.error) for name, (one, _) in found.items()), key=lambda item: item[1])
+    if max_error is not None and error > max_error:
+        logger.warning(
+            "max_error=%g is not met: the error of %s is %.2g at every rank, as float32 rounds more away",
+            max_error,
+            name,
+            error,
+        )
 
 
 def _compared(ours: _Ours, tuned: Any, registry: Registry) -> tuple[list[str], list[Change], dict[str, Any]]:
     """The settings and the parameters that differ, and what the tuned side is."""
     adapter = tuned if isinstance(tuned, Adapter) else _adapter_in(tuned, registry)
     if adapter is not None:
-        if ours.reference.fingerprint:
-            check_base(adapter.manifest, ours.reference.fingerprint)
+        check_base(adapter.manifest, ours.reference.fingerprint)
         return (
             [],
             changes_of_adapter(registry, adapter, ours.sites),

@@ -10,9 +10,10 @@ from adapterkit.artifact.files import read_bytes
 from adapterkit.artifact.layout import BAKED, MANIFEST, MOST_HEADER_BYTES, PEFT_CONFIG
 from adapterkit.artifact.strict_json import parse_object
 from adapterkit.errors import ArtifactError, SelectionError
+from adapterkit.fingerprint import QUANTIZED
 
 if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
+    from adapterkit.checkpoint import Checkpoint
 
 __all__ = ["check_base_is_model", "check_base_is_older", "holds_adapter"]
 
@@ -42,7 +43,7 @@ def check_base_is_older(base: Checkpoint, tuned: Checkpoint, fingerprint: str) -
     Args:
         base: The base.
         tuned: What is said to have been tuned from it.
-        fingerprint: Of ``tuned``; empty where it is not known.
+        fingerprint: Of ``tuned``.
 
     Raises:
         SelectionError: It was.
@@ -50,7 +51,10 @@ def check_base_is_older(base: Checkpoint, tuned: Checkpoint, fingerprint: str) -
     made_of = _base_of(base.folder)
     name, known = made_of.get("name"), made_of.get("fingerprint")
     is_place = isinstance(name, str) and bool(name) and os.path.realpath(name) == os.path.realpath(tuned.folder)
-    if is_place or (fingerprint and known == fingerprint):
+    is_same = known == fingerprint and not fingerprint.endswith(
+        QUANTIZED
+    )  # half of one is what all models of a base share
+    if is_place or is_same:
         raise SelectionError(f"{str(base.folder)!r} was baked from {str(tuned.folder)!r}: {CURE}")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -38,7 +40,9 @@ def acting(registry: Registry, parents: Sequence[Parent], base: Base | None) -> 
         ArtifactError: An adapter does not fit the base.
     """
     if base is None:
-        return Alone(_alone(registry, parents))
+        effects = _alone(registry, parents)
+        _check_related(parents, effects)
+        return Alone(effects)
     return AgainstBase([Lowered.of(registry, parent, base) for parent in parents], base.sites)
 
 
@@ -54,6 +58,21 @@ def _alone(registry: Registry, parents: Sequence[Parent]) -> list[Effects]:
         many = "these adapters cannot be merged:\n  - " if len(problems) > 1 else ""
         raise SelectionError(many + "\n  - ".join(problems))
     return found
+
+
+def _check_related(parents: Sequence[Parent], acted: Sequence[Effects]) -> None:
+    """Refuse adapters that nothing proves to be of one base, that call theirs otherwise, and have no site in common.
+
+    Raises:
+        ConfigError: Names the first such pair.
+    """
+    for (one, mine), (other, theirs) in combinations(zip(parents, acted, strict=True), 2):
+        bases = one.adapter.manifest.base, other.adapter.manifest.base
+        names = [Path(base.name).name for base in bases]
+        unproven = not all(base.fingerprint for base in bases)
+        if unproven and all(names) and names[0] != names[1] and mine and theirs and not mine.keys() & theirs.keys():
+            said = f"adapters: {one} is for {bases[0].name!r} and {other} for {bases[1].name!r}, and they have no layer in common"
+            raise ConfigError("these adapters cannot be merged so", [f"{said}; if it is one base, give base=…"])
 
 
 @attrs.frozen(eq=False)

@@ -12,6 +12,8 @@ from torch.nn import functional
 from adapterkit.effects import Bias, Dense, Effect, LowRank, PrefixKV, Rows, Scale, Tokens
 from adapterkit.errors import SelectionError
 
+from .reducing import norm
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -53,6 +55,17 @@ class Change:
         elif self.weight is not None:
             found["weight"] = tuple(self.weight.shape)
         return found
+
+    def size(self) -> float:
+        """No value of it is larger than this; NaN or infinite where one of them is."""
+        parts = [*self.parameters.values(), *([] if self.weight is None else [self.weight])]
+        return max((_size(one) for one in parts), default=0.0)
+
+
+def _size(change: LowRank | Tensor) -> float:
+    if isinstance(change, LowRank):
+        return abs(change.scale) * norm(change.up) * norm(change.down)
+    return norm(change)
 
 
 def read(effects: Sequence[Effect]) -> Change:

@@ -34,12 +34,15 @@ if TYPE_CHECKING:
     from adapterkit.effects import Effect
 
     from .acting import AgainstBase, Alone
+    from .changes import Change
     from .parents import Parent
 
 __all__ = ["merge"]
 
 logger = logging.getLogger("adapterkit")
 
+LARGEST = 1e37
+"""What float32 holds, with room for sums."""
 MUCH = 0.2
 """The part of a change from which on it is said that it was cut off."""
 SHOWN = 3
@@ -105,11 +108,14 @@ def merge(
         effects = {site: one.effects for site, one in joined.items() if one.effects}
         wanted = Wanted(effects, deeds.methods(parents), deeds.borrowed(), base)
         method, config, tensors = express(registry, wanted, [one.adapter.method for one in parents])
+    if method.name not in {one.adapter.method for one in parents}:
+        logger.warning(
+            "the merged adapter is of method %r, which no parent is of; a rank= may keep it low-rank", method.name
+        )
     lost = _lost(joined)
     if lost["overall"] > MUCH:
         logger.warning(
-            "%.0f%% of what strategy %r made of the changes is more than fits into the result's rank, and was cut off: a higher rank= "
-            "keeps more",
+            "%.0f%% of what strategy %r made of the changes does not fit into the rank, and was cut off: a higher rank= keeps more",
             100 * lost["overall"],
             strategy,
         )
@@ -196,17 +202,26 @@ def _joined(parents: Sequence[Parent], deeds: Alone | AgainstBase, strategy: Str
         changes = deeds.at(site)
         if all(one is None for one in changes):
             continue
-        for reason in refusals(parents, changes, strategy):
+        for reason in [*_too_large(parents, changes), *refusals(parents, changes, strategy)]:
             wrong[reason].append(site)
         if not wrong:
             own = functools.partial(deeds.own, site) if "base" in strategy.filled else _nothing
             joined[site] = join(site, changes, strategy, own)
             if not all(map(_is_finite, joined[site].effects)):
-                wrong["an adapter or a weight holds numbers that are not finite or too large"].append(site)
+                wrong["the merged change is not finite: a weight or an option is too large"].append(site)
     if wrong:
         lines = "".join(f"\n  - {_named(sites)}: {reason}" for reason, sites in wrong.items())
         raise SelectionError(f"these adapters cannot be merged:{lines}")
     return joined
+
+
+def _too_large(parents: Sequence[Parent], changes: Sequence[Change | None]) -> list[str]:
+    """What is not finite, or would not be in float32."""
+    return [
+        f"{parent}, with the weight {parent.weight:g}, holds numbers that are not finite or too large"
+        for parent, change in zip(parents, changes, strict=True)
+        if change is not None and not change.size() * max(1.0, abs(parent.weight)) <= LARGEST  # as NaN is not
+    ]
 
 
 def _nothing(_: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import numbers
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from adapterkit.base import Base
 
 __all__ = ["Parent", "base_of", "gather", "other_bases"]
+
+
+LARGEST = 1e30
+"""The largest weight: beyond it changes leave the range of float32."""
 
 
 @attrs.frozen(eq=False)
@@ -66,13 +71,14 @@ def _wrong(parents: Sequence[Parent]) -> list[str]:
         for number, one in enumerate(parents)
         if one.adapter in [other.adapter for other in parents[:number]]
     ]
+    found += [f"weights: {one.weight:g} is more than {LARGEST:g}" for one in parents if abs(one.weight) > LARGEST]
     if len(parents) > MOST_PARTS:
         found.append(f"adapters: {len(parents)} are more than the {MOST_PARTS} that may be merged at once")
     return found
 
 
 def _is_number(one: Any) -> bool:
-    return isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one)
+    return isinstance(one, numbers.Real) and not isinstance(one, bool) and bool(abs(one) <= sys.float_info.max)  # type: ignore[operator]
 
 
 def other_bases(parents: Sequence[Parent], base: Base | None) -> list[str]:

@@ -16,7 +16,7 @@ from adapterkit.merging.strategy import prepare
 from adapterkit.registry import default_registry
 
 from .recipe import read_recipe
-from .running import Bases, check_there, find_parent
+from .running import Bases, find_parent
 from .shapes import Shape, merged_shape, ranks_of, size_of, without_numbers
 
 if TYPE_CHECKING:
@@ -123,7 +123,6 @@ def plan_recipe(source: Any, *, registry: Registry | None = None) -> Plan:
         ConfigError: The recipe itself does not fit, or an adapter is not there.
     """
     recipe, registry = read_recipe(source), registry or default_registry()
-    check_there(recipe)
     planner = _Planner(recipe, registry, Bases(recipe.folder, registry))
     return Plan(tuple(planner.stage(stage) for stage in recipe.stages))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
+import reprlib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,19 @@ OF_MODELS = {
     "tokenizer_source": "an adapter has none",
 }
 """Fields of mergekit's that say nothing of adapters."""
+ELSEWHERE = {
+    "adapters": "write `adapters` beside parameters",
+    "base": "write `base_model` beside parameters",
+    "rank": "write `rank` beside parameters",
+    "registry": "give it to run_recipe",
+    "seed": "write `seed` beside parameters",
+    "space": "write `space` beside parameters",
+    "strategy": "write `merge_method` beside parameters",
+    "weights": "write the `weight` of each adapter",
+}
+"""Where what :func:`adapterkit.merge` takes besides a strategy's options is said."""
+MOST = 2**63
+"""Whole numbers are smaller."""
 
 
 @attrs.frozen(kw_only=True)
@@ -90,12 +104,16 @@ def read_recipe(source: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Ma
     """A recipe from its file, or from what such a file says.
 
     Args:
-        source: A YAML or JSON file, whose documents (between ``---``) or whose list are the stages; or a mapping, or several.
+        source: A YAML or JSON file of up to a megabyte, whose documents (between ``---``) or whose list are the stages; or a
+            mapping, or several. A file may hold no aliases and no tags.
 
     Raises:
-        ConfigError: All that is wrong with it, each with its line.
+        ConfigError: All that is wrong with it, each with its line; adapters that are not there as well.
     """
     if isinstance(source, Recipe):
+        problems = _missing(source.stages, source.folder)
+        if problems:
+            raise ConfigError("the recipe does not fit", problems)
         return source
     folder, name = Path(), ""
     if isinstance(source, (str, os.PathLike)):
@@ -104,12 +122,13 @@ def read_recipe(source: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Ma
         folder, name = path.parent, str(path)
         source = documents[0] if len(documents) == 1 else documents
     listed = list(source) if isinstance(source, Sequence) else [source]
-    problems: list[str] = []
+    problems = []
     stages = [_Reader(one, number, name, problems).stage() for number, one in enumerate(listed, 1)]
     if not listed:
         problems.append(f"{name or 'it'}: is empty; write merge_method and adapters")
     if not problems:
         _check_names(stages, problems)
+    problems += _missing(stages, folder)
     if problems:
         raise ConfigError("the recipe does not fit", problems)
     return Recipe(stages=tuple(stages), folder=folder)
@@ -159,40 +178,43 @@ class _Reader:
             return Parent(adapter=os.fspath(values))
         name = "model" if isinstance(values, Mapping) and "model" in values else "adapter"
         if not isinstance(values, Mapping) or not isinstance(values.get(name), (str, os.PathLike)):
-            self._problem(values if isinstance(values, Lines) else above, word, f"{values!r:.80} names no adapter")
+            self._problem(values if isinstance(values, Lines) else above, word, f"{_shown(values)} names no adapter")
             return Parent(adapter="")
         self._check_names(values, [name, "weight", "parameters"])
         own = values.get("parameters", {})
         if not isinstance(own, Mapping) or set(own) - {"weight"}:
-            extra = ", ".join(sorted(set(own) - {"weight"})) if isinstance(own, Mapping) else repr(own)
+            extra = ", ".join(sorted(map(str, set(own) - {"weight"}))) if isinstance(own, Mapping) else _shown(own)
             self._problem(values, "parameters", f"{extra}: only weight is an adapter's own; others are the stage's")
             own = {}
         if "weight" in values and "weight" in own:
             self._problem(values, "weight", "is given twice")
         weight = values.get("weight", own.get("weight"))
         if weight is not None and not _is_number(weight):
-            self._problem(values if "weight" in values else own, "weight", f"must be a finite number, not {weight!r}")
+            where = values if "weight" in values else own
+            self._problem(where, "weight", f"must be a finite number, not {_shown(weight)}")
             weight = None
         return Parent(adapter=os.fspath(values[name]), weight=None if weight is None else float(weight))
 
     def _parameters(self) -> dict[str, Any]:
         given = self._values.get("parameters") or {}
         if not isinstance(given, Mapping):
-            self._problem(self._values, "parameters", f"must be a mapping of options, not {given!r:.80}")
+            self._problem(self._values, "parameters", f"must be a mapping of options, not {_shown(given)}")
             return {}
+        for name in [name for name in given if name in ELSEWHERE]:
+            self._problem(given, name, f"is no option of a strategy: {ELSEWHERE[name]}")
         return dict(_ours(str(name), value) for name, value in given.items())
 
     def _text(self, name: str, default: Any) -> Any:
         value = self._values.get(name, default)
         if value is not default and not isinstance(value, str):
-            self._problem(self._values, name, f"must be a text, not {value!r:.80}")
+            self._problem(self._values, name, f"must be a text, not {_shown(value)}")
             return default
         return value
 
     def _whole(self, name: str, default: Any, least: int) -> Any:
         value = self._values.get(name, default)
-        if value is not default and (type(value) is not int or value < least):
-            self._problem(self._values, name, f"must be a whole number from {least} on, not {value!r:.80}")
+        if value is not default and (type(value) is not int or not least <= value < MOST):
+            self._problem(self._values, name, f"must be a whole number from {least} on, not {_shown(value)}")
             return default
         return value
 
@@ -229,6 +251,18 @@ def _check_names(stages: Sequence[Stage], problems: list[str]) -> None:
         ]
 
 
+def _missing(stages: Sequence[Stage], folder: Path) -> list[str]:
+    """Adapters that are neither stages nor there; those whose names could not be read are left out."""
+    names = {stage.name for stage in stages} - {""}
+    cure = f", and no stage has that name: {', '.join(sorted(names))}" if names else ""
+    return [
+        f"{stage.where}: there is no adapter at {str(folder / one.adapter)!r:.200}{cure}"
+        for stage in stages
+        for one in stage.adapters
+        if one.adapter and one.adapter not in names and not os.path.exists(folder / one.adapter)  # noqa: PTH110 - raises nothing
+    ]
+
+
 def _ours(name: str, value: Any) -> tuple[str, Any]:
     """An option as strategies have it here: ``lambda`` is no name in Python, and ``normalize`` says by what."""
     if name == "normalize" and isinstance(value, bool):
@@ -237,4 +271,12 @@ def _ours(name: str, value: Any) -> tuple[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _shown(value: Any) -> str:
+    """A value as errors show it: a short text, however large it is."""
+    try:
+        return f"{reprlib.repr(value):.80}"
+    except ValueError:  # Python writes no whole number of over 4,300 digits
+        return "a number of too many digits"

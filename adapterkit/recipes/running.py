@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,7 +17,6 @@ from adapterkit.registry import default_registry
 from .recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
@@ -54,7 +54,6 @@ def run_recipe(
         SelectionError: Changes that cannot be merged.
     """
     recipe, registry = read_recipe(source), registry or default_registry()
-    check_there(recipe)
     bases = Bases(recipe.folder, registry)
     made: dict[str, Adapter] = {}
     said: list[dict[str, Any]] = []
@@ -95,7 +94,7 @@ class Bases:
             return None
         if stage.base_model not in self._opened:
             here = self.folder / stage.base_model
-            location = here if here.exists() else stage.base_model
+            location = here if os.path.exists(here) else stage.base_model  # noqa: PTH110 - it raises nothing
             self._opened[stage.base_model] = Base(location, registry=self.registry)
         return self._opened[stage.base_model]
 
@@ -103,24 +102,6 @@ class Bases:
 def find_parent(recipe: Recipe, name: str, registry: Registry) -> Acting:
     """What lies at a path of a recipe: an adapter's folder, or the file of a blend."""
     return load_acting(recipe.folder / name, registry=registry)
-
-
-def check_there(recipe: Recipe) -> None:
-    """Look for all adapters before the first one is merged.
-
-    Raises:
-        ConfigError: Some are not there.
-    """
-    names = {stage.name for stage in recipe.stages}
-    missing = [
-        f"{stage.where}: there is no adapter at {str(recipe.folder / one.adapter)!r}"
-        + (f", and no earlier stage has that name: {', '.join(sorted(names - {''}))}" if names - {""} else "")
-        for stage in recipe.stages
-        for one in stage.adapters
-        if one.adapter not in names and not (recipe.folder / one.adapter).exists()
-    ]
-    if missing:
-        raise ConfigError("the recipe does not fit", missing)
 
 
 @contextlib.contextmanager

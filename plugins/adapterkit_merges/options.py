@@ -25,13 +25,15 @@ Inside: TypeAlias = Literal["ties", "dare_ties", "linear"]
 Of: TypeAlias = Literal["updates", "weights"]
 """What an angle is measured between: the changes, or whole weights, the base's included."""
 
+LARGEST = 1e30
+"""The largest scaling: beyond it changes leave the range of float32."""
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "density": (lambda value: 0 < value <= 1, "must be above 0 and at most 1"),
     "gamma": (lambda value: 0 <= value < 1, "must be at least 0 and below 1"),
     "epsilon": (lambda value: 0 <= value < 1, "must be at least 0 and below 1"),
     "select_topk": (lambda value: 0 < value <= 1, "must be above 0 and at most 1"),
     "t": (lambda value: 0 <= value <= 1, "must be at least 0 and at most 1"),
-    "scaling": (math.isfinite, "must be a finite number"),
+    "scaling": (lambda value: abs(value) <= LARGEST, f"must be a number of at most {LARGEST:g}"),
     "iterations": (lambda value: value >= 1, "must be at least 1"),
 }
 CHOICES: dict[str, tuple[str, ...]] = {

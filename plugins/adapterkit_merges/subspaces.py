@@ -89,8 +89,7 @@ def core_space(
     """
     chosen = {"inside": inside, "majority_sign_method": majority_sign_method, "normalize": normalize}
     check("core_space", density=density, scaling=scaling, **chosen)
-    # the paper's axes are those of the factors as they are; balanced first, they are the same for all factors of one update
-    ups, downs = _factors([one.cut() for one in updates])
+    ups, downs = _factors(updates)
     written, read = _axes(torch.cat(ups, dim=1)), _axes(torch.cat(downs).T)
     cores = [(written.T @ up) @ (down @ read) for up, down in zip(ups, downs, strict=True)]
     merged = _merged(inside, cores, weights, generator, density, majority_sign_method, normalize, scaling)
@@ -98,7 +97,9 @@ def core_space(
 
 
 def _factors(updates: Sequence[LowRank]) -> tuple[list[Tensor], list[Tensor]]:
-    return [update.up.double() * update.scale for update in updates], [update.down.double() for update in updates]
+    """All ``up`` and all ``down``, of one size in each update: the papers take them as they are, and axes depend on their sizes."""
+    balanced = [update.cut() for update in updates]
+    return [one.up.double() for one in balanced], [one.down.double() for one in balanced]
 
 
 def _axes(matrix: Tensor) -> Tensor:

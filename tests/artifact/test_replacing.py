@@ -1,5 +1,6 @@
 """Saving replaces an adapter's folder as a whole, and nothing else ever."""
 
+import os
 from pathlib import Path
 
 import attrs
@@ -7,6 +8,7 @@ import pytest
 
 from adapterkit import Adapter, ArtifactError
 from adapterkit.artifact import writer
+from adapterkit.artifact.replacing import replacing
 from tests.artifact.adapter_folders import contents
 
 
@@ -87,6 +89,76 @@ def test_a_rename_that_fails_leaves_the_old_adapter(saved, other, registry, monk
         other.save(saved, registry=registry)
     assert contents(saved) == before
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+def killed(saving, renames):
+    """Save in a process of its own, which dies before a rename."""
+    child = os.fork()
+    if child == 0:
+        rename, done = Path.rename, []
+
+        def die(path, target):
+            done.append(path)
+            if len(done) == renames:
+                os._exit(9)
+            return rename(path, target)
+
+        Path.rename = die
+        try:
+            saving()
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no process can be forked here")
+@pytest.mark.parametrize("renames", [1, 2, 3])
+def test_what_a_killed_save_leaves_is_cleared_away_by_the_next_one(saved, other, registry, renames):
+    beside = saved.parent / "beside"
+    assert killed(lambda: other.save(saved, registry=registry), renames) == 9
+    assert len(list(saved.parent.iterdir())) > 1
+    assert saved.exists() == (renames != 2)
+    other.save(beside, registry=registry)  # what is left of another folder is none of its business
+    assert len(list(saved.parent.iterdir())) > 2
+    other.save(saved, registry=registry)
+    assert Adapter.load(saved, registry=registry).manifest.training == {"steps": 1}
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["beside", "saved"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no process can be forked here")
+def test_an_adapter_that_was_moved_aside_by_a_killed_save_is_put_back_first(saved, other, registry, monkeypatch):
+    before = contents(saved)
+    assert killed(lambda: other.save(saved, registry=registry), 2) == 9
+    assert not saved.exists()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, "_write_weights", full)
+    with pytest.raises(ArtifactError, match="No space left on device"):
+        other.save(saved, registry=registry)
+    assert contents(saved) == before
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+def test_what_a_living_process_is_writing_is_left_alone(saved, other, registry):
+    pytest.importorskip("fcntl")
+    with replacing(saved) as staging:
+        (staging / "half").touch()
+        (saved / "README.md").unlink()
+        other.save(saved, registry=registry)
+        assert (staging / "half").exists()
+        (staging / "half").unlink()
+        (staging / "adapterkit.json").touch()
+    assert contents(saved) == {"adapterkit.json": b""}
+
+
+def test_a_folder_that_another_holds_is_written_into(adapter, registry, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert adapter.save(tmp_path / "adapter", registry=registry).is_dir()
+    os.close(held)
 
 
 def test_an_interrupt_is_passed_on_and_leaves_the_old_adapter(saved, other, registry, monkeypatch):

@@ -83,6 +83,64 @@ def test_neither_code_nor_pickles_go_along_and_the_licence_does(tmp_path):
     assert "base_model" not in head
 
 
+@pytest.mark.parametrize(
+    "name", ["LICENSE", "special_tokens_map.json", "additional_chat_templates/x.jinja", "README.md"]
+)
+def test_no_file_from_elsewhere_gets_into_what_is_published(name, tmp_path):
+    folder = plain(tmp_path / "base")
+    secret = tmp_path / "secret"
+    secret.write_text("---\nlicense: secret\n---\n")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(secret)
+    with pytest.raises(BaseLoadError, match=rf"base' is refused: '{name}' leads out of the folder"):
+        Base(folder, tokenizer=NO_TOKENIZER).bake(lora(Base(tiny_llama())), tmp_path / "whole")
+    assert not (tmp_path / "whole").exists()
+
+
+def test_the_links_of_the_hubs_cache_are_followed(tmp_path):
+    cached, snapshot = (
+        plain(tmp_path / "models--me--mine" / "blobs"),
+        tmp_path / "models--me--mine" / "snapshots" / "abc",
+    )
+    (cached / "template").write_text("{{ messages }}")
+    (snapshot / "additional_chat_templates").mkdir(parents=True)
+    (snapshot / "additional_chat_templates" / "x.jinja").symlink_to("../../../blobs/template")
+    for name in ("LICENSE", "README.md", "config.json", "model.safetensors"):
+        (snapshot / name).symlink_to(f"../../blobs/{name}")
+    made = Base(snapshot, tokenizer=NO_TOKENIZER).bake(lora(Base(tiny_llama())), tmp_path / "whole")
+    assert (made / "LICENSE").read_text() == "All of it."
+    assert (made / "additional_chat_templates" / "x.jinja").read_text() == "{{ messages }}"
+    assert not any(path.is_symlink() for path in made.folder.rglob("*"))
+
+
+def test_code_on_the_hub_is_not_named_however_it_is_written(tmp_path):
+    folder = plain(tmp_path / "base")
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace("{", '{"auto\\u005fmap": {"AutoModel": "me/mine--my.Model"},', 1))
+    made = Base(folder, tokenizer=NO_TOKENIZER).bake(lora(Base(tiny_llama())), tmp_path / "whole")
+    assert json.loads((made / "config.json").read_text()) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("generation_config.json", '{"auto_map": '),
+        ("tokenizer_config.json", "[" * 100_000),
+        ("README.md", "---\nlicense: mit\nday: 2001-99-99\n---\n"),
+        ("README.md", "---\nlicense: " + "[" * 3000 + "\n---\n"),
+        ("README.md", "---\nlicense: {\n---\n"),
+    ],
+)
+def test_a_broken_file_is_refused_by_name_before_anything_is_written(name, text, tmp_path, monkeypatch):
+    folder = plain(tmp_path / "base")
+    (folder / name).write_text(text)
+    monkeypatch.setattr("adapterkit.baking.streaming.write_shard", None)
+    with pytest.raises(BaseLoadError, match=rf"base/{name}' .*cannot be read: ") as refused:
+        Base(folder, tokenizer=NO_TOKENIZER).bake(lora(Base(tiny_llama())), tmp_path / "whole")
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_a_dtype_that_is_asked_for_is_what_is_written(dtype, tmp_path):
     wanted = getattr(torch, dtype)
@@ -105,7 +163,14 @@ def test_sizes_are_read_as_transformers_reads_them(text, size):
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_shard_size": "big"}, {"max_shard_size": 0}, {"min_survived": 1.5}, {"min_survived": "1"}]
+    "options",
+    [
+        {"max_shard_size": "big"},
+        {"max_shard_size": 0},
+        {"max_shard_size": "9" * 400 + "GB"},
+        {"min_survived": 1.5},
+        {"min_survived": "1"},
+    ],
 )
 def test_options_that_do_not_fit_are_refused(base, options, tmp_path):
     with pytest.raises(ConfigError, match=f"options of bake do not fit.*\n.*{next(iter(options))}"):
@@ -126,6 +191,11 @@ def test_the_base_is_not_written_over(output, how, tmp_path):
     with pytest.raises(SelectionError, match=f"{how} the input .*base': give another folder"):
         base.bake(lora(Base(tiny_llama())), tmp_path / output)
     assert sorted(path.name for path in (tmp_path / "base").iterdir()) == before
+
+
+def test_a_name_that_no_folder_can_have_is_refused(base):
+    with pytest.raises(SelectionError, match="is no path: embedded null byte"):
+        base.bake(lora(base), "whole\0")
 
 
 def test_numbers_of_several_types_begin_where_they_can_be_read(tmp_path):

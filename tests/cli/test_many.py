@@ -46,7 +46,7 @@ def test_jobs_of_a_list_are_trained_together(data, tmp_path, capsys):
         ("- {data: nothing.jsonl}", "nothing.jsonl"),
         ("- {data: rows.jsonl, ranc: 2}", "did you mean 'rank'"),
         ("- {data: rows.jsonl}\n- {data: rows.jsonl, name: b, rnk: 2}", "job 'b': options of train do not fit"),
-        ("- !!python/object/apply:os.system ['true']", "neither YAML nor JSON"),
+        ("- !!python/object/apply:os.system ['true']", "line 1: tags such as"),
     ],
 )
 def test_a_list_that_does_not_fit_is_refused(data, tmp_path, capsys, text, said):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapterkit import Adapter, ArtifactError, Base, Blend, SelectionError, Stack
+from adapterkit.artifact.manifest import json_digest
 from adapterkit.compose import parse
 from adapterkit.testing import tiny_llama
 from tests.support import make_adapter
@@ -79,6 +80,9 @@ def test_what_is_no_blend_is_refused(trio):
     for wrong in (float("nan"), float("inf"), "0.5", None, True, torch.tensor(0.5)):
         with pytest.raises(SelectionError, match="a weight must be a finite number, not"):
             Blend({a: 1.0, b: wrong})
+    for huge in (10**400, -(10**5000)):
+        with pytest.raises(SelectionError, match="a weight must be a finite number, and one of them is too large"):
+            Blend({a: 1.0, b: huge})
     with pytest.raises(SelectionError, match="no finite product"):
         Blend({Blend({a: 1e300}): 1e300})
     with pytest.raises(SelectionError, match="is made of a weight for each adapter"):
@@ -87,7 +91,7 @@ def test_what_is_no_blend_is_refused(trio):
         Blend({})
     with pytest.raises(SelectionError, match="1 to 1000 adapters, not 0"):
         Stack()
-    with pytest.raises(SelectionError, match="a Stack or a Blend acts, not 'cards'; it may lie there: Adapter.load"):
+    with pytest.raises(SelectionError, match=r"a Stack or a Blend acts, not 'cards'; it may lie there: Adapter\.load"):
         Stack(a, "cards")
     with pytest.raises(SelectionError, match="name them one by one"):
         Stack([a, b])
@@ -209,9 +213,24 @@ def test_a_file_of_another_kind_is_refused(tmp_path, text):
         Blend.load(tmp_path / "blend.json")
 
 
-def test_a_file_that_names_an_adapter_twice_is_refused(trio, folders, tmp_path):
-    from adapterkit.artifact.manifest import json_digest
+def test_a_folder_that_is_no_path_is_refused(trio, tmp_path):
+    said = [[trio[0].digest, 0.5]]
+    parts = [{"digest": trio[0].digest, "weight": 0.5, "folder": "a\0b"}]
+    (tmp_path / "blend.json").write_text(json.dumps({"schema": 1, "digest": json_digest(said), "parts": parts}))
+    with pytest.raises(ArtifactError, match="is no path"):
+        Blend.load(tmp_path / "blend.json")
 
+
+@pytest.mark.parametrize("count", [0, 1001])
+def test_a_file_of_too_few_or_too_many_parts_is_refused(tmp_path, count):
+    said = [[str(number), 1.0] for number in range(count)]
+    parts = [{"digest": digest, "weight": weight} for digest, weight in said]
+    (tmp_path / "blend.json").write_text(json.dumps({"schema": 1, "digest": json_digest(said), "parts": parts}))
+    with pytest.raises(ArtifactError, match="parts is no list of digests and weights"):
+        Blend.load(tmp_path / "blend.json")
+
+
+def test_a_file_that_names_an_adapter_twice_is_refused(trio, folders, tmp_path):
     said = [[trio[0].digest, weight] for weight in (0.5, 0.25)]
     parts = [{"digest": digest, "weight": weight, "folder": str(folders[trio[0]])} for digest, weight in said]
     (tmp_path / "blend.json").write_text(json.dumps({"schema": 1, "digest": json_digest(said), "parts": parts}))
@@ -228,6 +247,11 @@ def test_what_cannot_be_read_or_written_is_named(trio, tmp_path):
     with pytest.raises(ArtifactError, match="cannot be written"):
         Stack(*trio).save(tmp_path / "file" / "stack.json")
     assert (tmp_path / "file").read_text() == "mine"
+    for place, folder in (("x\0y", "a"), ("stack.json", "a\0b")):
+        with pytest.raises(ArtifactError, match="cannot be written: embedded null byte"):
+            Stack(trio[0]).save(tmp_path / place, {trio[0]: folder})
+    with pytest.raises(ArtifactError, match="is no path"):
+        Blend.load(tmp_path / "x\0y")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

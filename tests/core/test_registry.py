@@ -286,7 +286,7 @@ def test_the_words_of_train_are_those_that_it_takes():
     import inspect
 
     from adapterkit.cli import train as command
-    from adapterkit.registry import OF_THE_BASE, RESERVED
+    from adapterkit.contracts.checking import OF_THE_BASE, RESERVED
     from adapterkit.train.jobs import TRAIN_TAKES
     from adapterkit.train.run import train
 

@@ -61,7 +61,7 @@ def test_misuse_exits_2_and_leaves_nothing(pair, tmp_path, capsys):
     assert main(["extract", base, tuned, str(tmp_path / "out"), "--rank", "0", "--max-error", "2"]) == 2
     said = capsys.readouterr().err
     assert "\n  - --rank: give a rank or --max-error, not both\n" in said
-    assert "\n  - --max-error: must be between 0 and 1" in said
+    assert "\n  - --max-error: must be between 1e-06, below which float32 rounds, and 1, not 2.0" in said
     assert not (tmp_path / "out").exists()
 
 

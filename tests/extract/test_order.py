@@ -7,7 +7,7 @@ import pytest
 
 from adapterkit import Base, SelectionError, extract
 from adapterkit.cli import main
-from adapterkit.testing import tiny_llama
+from adapterkit.testing import tiny_llama, tiny_moe
 from tests.support import make_adapter
 
 SWAPPED = "the arguments are the other way round; the base comes first"
@@ -59,6 +59,15 @@ def test_what_was_tuned_from_a_baked_model_has_it_for_a_base(baked, saved, tuned
     _, whole = baked
     model = type(tiny_llama()).from_pretrained(whole)
     assert extract(whole, saved(tuned(model, "k_proj.weight", rank=1), "tuned"), rank=1)
+
+
+def test_what_was_tuned_from_a_baked_mixture_has_it_for_a_base_and_not_the_other_way_round(saved, tuned, tmp_path):
+    base = Base(saved(tiny_moe(), "base"), tokenizer=NO_TOKENIZER)
+    whole = base.bake(make_adapter(base, scale=0.1, target_modules=["q_proj"]), tmp_path / "whole").folder
+    model = type(tiny_moe()).from_pretrained(whole)
+    assert extract(whole, saved(tuned(model, "k_proj.weight", rank=1), "tuned"), rank=1)
+    with pytest.raises(SelectionError, match=SWAPPED):
+        extract(whole, tmp_path / "base", rank=1)
 
 
 def test_an_adapter_is_no_base(baked, tmp_path):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 
 from adapterkit import Base, ConfigError
 from adapterkit.merging import merge
@@ -22,6 +22,7 @@ from tests.support import make_adapter
 @settings(deadline=None, max_examples=15)
 def test_the_order_of_adapters_does_not_matter(name, given):
     deltas = [delta + 0.001 * random(*delta.shape, seed=number) for number, delta in enumerate(given[0])]
+    assume(name != "karcher" or deltas[0].numel() > 1)  # of one number there are two directions, straight opposite
     weights = [1.0] * len(deltas) if name in ("model_stock", "sce") else [1.0 + number for number in range(len(deltas))]
     wanted = ask(name, deltas, weights)
     close(ask(name, deltas[::-1], weights[::-1]), wanted, 1e-4)
@@ -138,7 +139,11 @@ def test_large_weights_are_merged_part_by_part(monkeypatch, name):
 
 WRONG = [
     *((name, {"density": value}, "density: must be above 0") for name in NAMES for value in (0.0, -1.0, 1.5, math.nan)),
-    *((name, {"scaling": value}, "scaling: must be a finite") for name in NAMES for value in (math.nan, math.inf)),
+    *(
+        (name, {"scaling": value}, "scaling: must be a number of at most")
+        for name in NAMES
+        for value in (math.nan, math.inf)
+    ),
     *(
         (name, {option: "most"}, f"{option}: must be '")
         for name in NAMES

@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from hypothesis import Phase, given, settings
@@ -502,6 +503,77 @@ def test_other_shapes_at_a_site(llama, pair):
         merge([pair[0], unknown])
 
 
+def test_bases_that_nobody_has_proven_to_be_one(llama, pair):
+    gpt2 = Base(tiny_gpt2())
+
+    def said(adapter, name):
+        return attrs.evolve(adapter, manifest=Manifest(base=BaseReference(name=name)))
+
+    mine, other = said(pair[0], "meta/llama"), said(make_adapter(gpt2, rank=2, seed=1), "openai/gpt2")
+    with pytest.raises(
+        ConfigError, match=r"'meta/llama' and .* 'openai/gpt2', and they have no layer in common.*give base="
+    ):
+        merge([mine, other])
+    merge([mine, said(pair[1], "models/other")])  # the same layers: a copy of the base, as far as anybody knows
+    elsewhere = make_adapter(llama, rank=2, seed=3, target_modules=("up_proj",))
+    attention = make_adapter(llama, rank=2, seed=4, target_modules=("q_proj",))
+    merge([said(attention, "meta/llama"), said(elsewhere, "/models/llama")])
+    with pytest.raises(ConfigError, match="no layer in common"):
+        merge([said(attention, "meta/llama"), said(elsewhere, "here")])
+    merge([said(attention, "meta/llama"), said(elsewhere, "here")], base=llama)
+
+
+@pytest.mark.parametrize("strategy", [one.name for one in default_registry().merge_strategies()])
+def test_numbers_that_are_not_finite_or_too_large_are_refused(pair, strategy):
+    name = next(iter(pair[0].tensors))
+
+    def altered(change):
+        return attrs.evolve(pair[0], tensors={**pair[0].tensors, name: change(pair[0].tensors[name])})
+
+    for wrong in (altered(lambda one: one * float("nan")), altered(lambda one: one + float("inf"))):
+        with pytest.raises(SelectionError, match="not finite or too large"):
+            merge([wrong, pair[1]], strategy=strategy)
+    overflows = attrs.evolve(pair[0], tensors={key: one * 1e30 for key, one in pair[0].tensors.items()})
+    with pytest.raises(SelectionError, match="not finite or too large"):
+        merge([overflows, pair[1]], strategy=strategy)
+    with pytest.raises(SelectionError, match=r"with the weight 1e\+30, holds numbers that are not finite or too large"):
+        merge(
+            [attrs.evolve(pair[0], tensors={key: one * 1e5 for key, one in pair[0].tensors.items()}), pair[1]],
+            [1e30, 1.0],
+        )
+    with pytest.raises(ConfigError, match=r"weights: 1e\+300 is more than 1e\+30"):
+        merge(pair, [1e300, 1.0], strategy)
+
+
+def test_numbers_of_numpy_are_weights(pair):
+    assert merge(pair, np.float32([0.5, 2.0])) == merge(pair, [0.5, 2.0])
+    with pytest.raises(ConfigError, match="is no finite number"):
+        merge(pair, [10**400, 1])
+
+
+def test_a_base_is_loaded_before_it_is_given(pair):
+    with pytest.raises(ConfigError, match=r"base: a loaded one: Base\('some/folder'\)"):
+        merge(pair, base="some/folder")
+
+
+def test_a_result_of_another_method_is_said(llama, caplog):
+    dora = [make_adapter(llama, rank=2, seed=seed, use_dora=True, target_modules=("q_proj",)) for seed in (1, 2)]
+    assert merge(dora, base=llama).method == "full"
+    assert "of method 'full', which no parent is of; a rank= may keep it low-rank" in caplog.text
+    caplog.clear()
+    assert merge(dora, base=llama, rank=8).method == "lora"
+    assert "which no parent is of" not in caplog.text
+
+
+def test_what_was_cut_off_is_said_where_it_is_much(pair, caplog):
+    merge(pair, strategy="dare_linear", density=0.2)
+    (said,) = [one.getMessage() for one in caplog.records]
+    assert re.fullmatch(r"\d\d% of what strategy 'dare_linear' made .* a higher rank= keeps more", said)
+    caplog.clear()
+    merge(pair, strategy="svd")
+    assert not caplog.records
+
+
 def test_another_base_than_the_one_that_is_given(pair):
     with pytest.raises(ConfigError, match="another base than the base that is given"):
         merge(pair, base=Base(tiny_llama(seed=7)))
@@ -580,14 +652,6 @@ def test_a_strategy_of_updates_refuses_whole_changes(llama, pair):
         SelectionError, match=r"'lm_head'.* and \d+ more: the full adapter .* 'knots' takes those alone"
     ):
         merge([pair[0], full], strategy="knots")
-
-
-def test_numbers_that_are_not_finite(pair):
-    broken = attrs.evolve(pair[0], tensors={name: one * float("nan") for name, one in pair[0].tensors.items()})
-    with pytest.raises(SelectionError, match="not finite or too large"):
-        merge([broken, pair[1]])
-    with pytest.raises(SelectionError, match="not finite or too large"):
-        merge(pair, [1e39, 1.0])
 
 
 def test_a_tampered_parent_is_refused_before_it_is_merged(pair, tmp_path):

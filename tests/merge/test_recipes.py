@@ -1,6 +1,8 @@
 """Recipes: stages in mergekit's words, planned and run."""
 
+import inspect
 import json
+import os
 import shutil
 
 import pytest
@@ -292,8 +294,37 @@ def test_a_tampered_parent_is_refused_by_name(write, folder):
             "line 1: name: another stage is called 'a' too",
         ),
         ("adapters: [skils]\nname: x\n", "there is no adapter at"),
-        ("!!python/object/apply:os.system ['true']", "neither YAML nor JSON"),
+        ("!!python/object/apply:os.system ['true']", "line 1: tags such as"),
+        (
+            "adapters: [out/cards]\nrank: 2001-99-99\n",
+            "line 2: rank: must be a whole number from 1 on, not '2001-99-99'",
+        ),
+        ('adapters: [out/cards]\nrank: !!int ""\n', "line 2: tags such as 'tag:yaml.org,2002:int' are not read"),
+        ("adapters: [out/cards]\nrank: !!float x\n", "line 2: tags such as"),
+        ("adapters: [out/cards]\nrank: !!bool maybe\n", "line 2: tags such as"),
+        ("adapters: [out/cards]\nname: !!str 3\n", "line 2: tags such as"),
+        ("adapters: [out/cards]\n? [a, b]\n: 1\n", "line 2: ['a', 'b'] is no name"),
+        ("adapters: [out/cards]\n1: 1\n", "line 2: 1 is no name"),
+        ("adapters: [out/cards]\nname: " + "[" * 3000 + "]" * 3000, "line 2: is nested too deeply"),
+        ("adapters: [out/cards]\nname: " + "{a: " * 3000 + "}" * 3000, "line 2: is nested too deeply"),
+        ("adapters: [out/cards]\nrank: " + "9" * 5000, "line 2: the number 9999999999"),
+        ("adapters: [out/cards]\nrank: " + "9" * 300, "line 2: rank: must be a whole number from 1 on, not 9999999999"),
+        ("adapters: [out/cards]\nseed: " + "9" * 300, "line 2: seed: must be a whole number from 0 on, not 9999999999"),
+        ("adapters:\n- {adapter: out/cards, weight: " + "9" * 400 + "}", "line 2: the number 9999999999"),
+        ("adapters:\n- {adapter: out/cards, weight: 1:30}", "line 2: weight: must be a finite number, not '1:30'"),
+        ("adapters:\n- {adapter: out/cards, weight: yes}", "line 2: weight: must be a finite number, not 'yes'"),
+        ("adapters: [out/cards]\nparameters: {scaling: " + "9" * 400 + "}", "line 2: the number 9999999999"),
+        ("adapters: [" + "x" * 5000 + "]\n", "line 1: there is no adapter at"),
+        ('adapters: ["a\\0b"]\n', "line 1: there is no adapter at"),
+        ('adapters: ["\\ud800"]\n', "line 1: '\\ud800' holds half a character"),
+        ('adapters: ["\\UFFFFFFFF"]\n', "neither YAML nor JSON"),
+        ("adapters: [out/cards]\nname: a\0b\n", "line 2: is neither YAML nor JSON: the character"),
+        ("a: &a [1]\nadapters: [out/cards]\nname: *a\n", "line 3: *a: aliases are not read; write it out"),
+        ("adapters: &q [*q]\n", "line 1: *q: aliases are not read"),
+        ("adapters: [out/cards]\n<<: {rank: 3}\n", "line 2: <<: no such field"),
+        ("#" * 2**20 + "\nadapters: [out/cards]\n", "at most 1,048,576 are read"),
     ],
+    ids=lambda text: text[:60],
 )
 def test_a_recipe_that_does_not_fit_is_refused_with_its_line(write, text, said):
     with pytest.raises(ConfigError) as caught:
@@ -309,11 +340,65 @@ def test_all_problems_are_said_together(write):
     assert len(caught.value.problems) == 3
 
 
-def test_anchors_and_what_they_bring_along_are_read(write, adapters):
-    text = "name: a\nadapters: &both [out/cards, out/tone]\nparameters: &sparse {density: 0.5}\nmerge_method: ties\n"
-    text += "---\nadapters: [a]\nmerge_method: ties\nparameters: {<<: {density: 0.1, scaling: 2.0}, density: 0.3}\n"
-    recipe = read_recipe(write(text))
-    assert recipe.stages[1].parameters == {"density": 0.3, "scaling": 2.0}
+def test_words_are_read_as_in_json(write):
+    numbers = "3, -3, +3, 010, 0.5, .5, 5., 3e-3, -1E+2"
+    words = f"[null, ~, true, True, false, {numbers}, yes, off, 0x10, 1_000, 12:30, .nan, '3', \"true\"]"
+    recipe = read_recipe(write(f"adapters: [out/cards]\nparameters: {{words: {words}}}\n"))
+    texts = ["yes", "off", "0x10", "1_000", "12:30", ".nan", "3", "true"]
+    read = [None, None, True, True, False, 3, -3, 3, 10, 0.5, 0.5, 5.0, 0.003, -100.0, *texts]
+    assert list(map(repr, recipe.stages[0].parameters["words"])) == list(map(repr, read))
+    assert (
+        read_recipe(write('{"adapters": ["out/cards"], "name": "\\ud83d\\ude00"}')).stages[0].name
+        == "\N{GRINNING FACE}"
+    )
+
+
+def test_a_bomb_is_refused_at_once(write):
+    laughs = "x0: &x0 [l, l]\n" + "".join(f"x{n}: &x{n} [{','.join([f'*x{n - 1}'] * 10)}]\n" for n in range(1, 30))
+    merged = "x0: &x0 {a: 1}\n" + "".join(
+        f"x{n}: &x{n} {{<<: [{','.join([f'*x{n - 1}'] * 10)}]}}\n" for n in range(1, 30)
+    )
+    for text in (laughs, merged):
+        with pytest.raises(ConfigError, match=r"line 2: \*x0: aliases are not read"):
+            read_recipe(write(text))
+
+
+def test_a_value_in_an_error_is_short(folder):
+    wide: list = ["l"] * 10
+    for _ in range(30):
+        wide = [wide] * 10
+    for value in (wide, 10**5000, [10**5000]):
+        with pytest.raises(ConfigError, match="rank: must be a whole number from 1 on") as caught:
+            read_recipe({"adapters": ["recipes/out/cards"], "rank": value})
+        assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("what", ["a folder", "a pipe", "nothing", "no path"])
+def test_a_recipe_is_a_file(folder, what):
+    if what == "a pipe":
+        os.mkfifo(folder / "a pipe")
+    (folder / "a folder").mkdir()
+    for read in (read_recipe, run_recipe):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            read(folder / what.replace("no path", "a\0b"))
+
+
+def test_what_merge_itself_takes_is_no_option(write):
+    words = [name for name in inspect.signature(merge).parameters if name != "options"]
+    with pytest.raises(ConfigError) as caught:
+        read_recipe(write("adapters: [out/cards]\nparameters:\n" + "".join(f"  {word}: 3\n" for word in words)))
+    for line, (word, problem) in enumerate(zip(words, caught.value.problems, strict=True), 3):
+        assert f"line {line}: {word}: is no option of a strategy: " in problem
+
+
+def test_adapters_that_are_not_there_are_said_together_with_the_rest(write):
+    recipe = write("name: a\nrnk: 3\nadapters: [out/card]\n---\nadapters: [a, out/ton]\n")
+    for read in (plan_recipe, run_recipe):
+        with pytest.raises(ConfigError) as caught:
+            read(recipe)
+        said = ("line 2: rnk: no such field", "line 1: there is no adapter at", "line 5: there is no adapter at")
+        for problem, wanted in zip(caught.value.problems, said, strict=True):
+            assert wanted in problem
 
 
 def test_strategies_of_a_registry_are_those_of_its_plugins(folder):

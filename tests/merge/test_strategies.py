@@ -193,13 +193,13 @@ def test_karcher_of_two_points_where_slerp_does():
 @pytest.mark.parametrize("inside", ["ties", "dare_ties", "linear"])
 @pytest.mark.parametrize("ranks", [(2, 2), (1, 3, 2), (2, 0, 2), (5, 4, 3)])
 def test_knots_and_core_space_merge_in_shared_axes(ranks, inside):
-    """The axes are those of the whole changes side by side, and of the stacked factors; a sign is theirs to choose."""
+    """The axes are those of the whole changes side by side, and of the stacked, balanced factors; a sign is theirs to choose."""
     updates = [low_rank(10 * number, rank) for number, rank in enumerate(ranks)]
     weights = [1.0, 0.5, 2.0][: len(ranks)]
     deltas = [update.delta().double() for update in updates]
     outer = plain.axes(torch.cat(deltas, dim=1))
-    written = plain.axes(torch.cat([update.scale * update.up for update in updates], dim=1))
-    read = plain.axes(torch.cat([update.down for update in updates]).T)
+    written = plain.axes(torch.cat([update.cut().up for update in updates], dim=1))
+    read = plain.axes(torch.cat([update.cut().down for update in updates]).T)
     options = {"density": 0.4, "normalize": "count", "scaling": 0.5}
     for name, left, right in (("knots", outer, torch.eye(9, dtype=torch.float64)), ("core_space", written, read)):
         aligned = [left.T @ delta @ right for delta in deltas]
