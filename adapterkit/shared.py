@@ -9,7 +9,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextvars import ContextVar
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar, overload
 
 import torch
@@ -214,7 +213,7 @@ class SharedModel:
             SelectionError: Adapters that cannot act at once.
         """
         if isinstance(adapter, (str, os.PathLike)):
-            is_blend = Path(adapter).is_file()
+            is_blend = os.path.isfile(adapter)  # noqa: PTH113 - a Path raises where a text is too long to be one
             read = Blend.load(adapter, self.resident, registry=self.registry) if is_blend else None
             adapter = read or Adapter.load(adapter, registry=self.registry)
         self._plan_of(adapter)

@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ OURS = {CARD, MANIFEST, PEFT_CONFIG, WEIGHTS}
 HIDDEN = ".adapterkit-"
 OLD = "-old"
 """The end of the name of a folder that was moved aside."""
+A_MOMENT = 60
+"""Seconds in which a writer has surely taken hold of the folder that it made."""
 
 
 @contextlib.contextmanager
@@ -137,7 +140,7 @@ def _clear_up(target: Path, prefix: str) -> None:
 def _is_left(staging: Path) -> bool:
     """Whether nobody writes there any more; an empty folder may have been made just now, and not be held yet."""
     try:
-        if not any(staging.iterdir()):
+        if not any(staging.iterdir()) and time.time() - staging.stat().st_mtime < A_MOMENT:
             return False
     except FileNotFoundError:
         return True

@@ -120,7 +120,14 @@ def test_what_a_killed_save_leaves_is_cleared_away_by_the_next_one(saved, other,
     assert saved.exists() == (renames != 2)
     other.save(beside, registry=registry)  # what is left of another folder is none of its business
     assert len(list(saved.parent.iterdir())) > 2
+    left = min(saved.parent.glob(".adapterkit-*"))
+    # their writers died at once, or have just begun
+    empty, new = (left.with_name(f"{left.name.removesuffix('-old')}{end}") for end in "01")
+    empty.mkdir()
+    new.mkdir()
+    os.utime(empty, (0, 0))
     other.save(saved, registry=registry)
+    new.rmdir()
     assert Adapter.load(saved, registry=registry).manifest.training == {"steps": 1}
     assert sorted(path.name for path in saved.parent.iterdir()) == ["beside", "saved"]
 
