@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from adapterkit import LowRank
 from adapterkit.registry import default_registry
 
+IDS = torch.arange(1, 25).view(2, 12)
 NAMES = [record.name for record in default_registry().merge_strategies()]
 RANDOM = ["dare_linear", "dare_ties", "della", "della_linear"]
 SIGNED = ["ties", "dare_ties", "breadcrumbs_ties", "della"]
@@ -62,3 +63,10 @@ def changes(draw, least=1, most=4, *, repeated=True):
     else:
         deltas = [torch.randint(-2, 3, (rows, columns), generator=stream) / 2 for _ in range(number)]
     return deltas, draw(st.lists(st.sampled_from([1.0, 0.5, 2.0, -1.0, -0.25, 0.0]), min_size=number, max_size=number))
+
+
+def gap(base, one, other):
+    """The largest difference of logits, beside how far the first moves them at all."""
+    mine, theirs, alone = (base.logits(IDS, adapter=acting) for acting in (one, other, None))
+    assert (mine - alone).abs().max() > 1e-3  # else anything would be equal
+    return float((mine - theirs).abs().max())
