@@ -122,10 +122,6 @@ class SharedModel:
             raise SelectionError("this base has no tokenizer; give one: Base(model, tokenizer=...)")
         return self._loaded.tokenizer
 
-    @property
-    def has_tokenizer(self) -> bool:  # noqa: D102 - it says so
-        return self._loaded.tokenizer is not None
-
     @once
     def sites(self) -> tuple[Site, ...]:
         """Every layer that an adapter may act on."""
