@@ -103,8 +103,9 @@ def _weight(
     merged = _reduced(whole, strategy.rank or (sum(one.rank for one in updates) if is_low else None))
     wanted = LowRank.stacked(updates, sums) if is_low and strategy.exact and not strategy.in_factors else whole
     as_it_is = merged is whole and "rank" not in strategy.filled  # else the strategy may have cut it itself
-    lost = 0.0 if as_it_is or not isinstance(merged, LowRank) else distance(wanted, merged)
-    return merged, lost, norm(wanted)
+    total = norm(wanted)
+    lost = 0.0 if as_it_is or not isinstance(merged, LowRank) else distance(wanted, merged, total)
+    return merged, lost, total
 
 
 def _reduced(whole: LowRank | Tensor, rank: int | None) -> LowRank | Tensor:

@@ -50,11 +50,17 @@ def norm(change: LowRank | Tensor) -> float:
     return math.sqrt(max(_product(change, change), 0.0))
 
 
-def distance(one: LowRank | Tensor, other: LowRank) -> float:
-    """The Frobenius norm of the difference of two changes; zero where that is what float32 rounds away of their factors."""
+def distance(one: LowRank | Tensor, other: LowRank, size: float) -> float:
+    """The Frobenius norm of the difference of two changes; zero where that is what float32 rounds away of their factors.
+
+    Args:
+        one: The first change.
+        other: The second.
+        size: The norm of the first.
+    """
     if isinstance(one, Tensor):
         return norm(torch.addmm(one.float(), other.up.float(), other.down.float(), alpha=-other.scale))
-    square = _product(one, one) - 2.0 * _product(one, other) + _product(other, other)
+    square = size**2 - 2.0 * _product(one, other) + _product(other, other)
     terms = abs(one.scale) * norm(one.up) * norm(one.down)
     found = math.sqrt(max(square, 0.0))
     return found if found > ROUNDING * terms else 0.0
