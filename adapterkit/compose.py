@@ -9,6 +9,7 @@ import math
 import numbers
 import os
 import reprlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -28,7 +29,17 @@ if TYPE_CHECKING:
 
     from .registry import Registry
 
-__all__ = ["Acting", "Blend", "Stack", "blended_folders", "load_acting", "named_parts", "not_acting", "parse"]
+__all__ = [
+    "Acting",
+    "Blend",
+    "Stack",
+    "blended_folders",
+    "is_finite",
+    "load_acting",
+    "named_parts",
+    "not_acting",
+    "parse",
+]
 
 SCHEMA = 1
 MOST_PARTS = 1000
@@ -169,10 +180,18 @@ def parse(text: str, find: Callable[[str], Acting]) -> Acting:
     return Stack(*(one for one, _ in parts)) if all(weight == 1.0 for _, weight in parts) else Blend(dict(parts))
 
 
-def load_acting(path: str | os.PathLike[str], *, registry: Registry | None = None) -> Acting:
-    """What lies at a path, an adapter's folder or a blend's file; needs no base, and raises as these do."""
+def load_acting(
+    path: str | os.PathLike[str], adapters: Iterable[Adapter] = (), *, registry: Registry | None = None
+) -> Acting:
+    """What lies at a path, an adapter's folder or a blend's file; needs no base, and raises as these do.
+
+    Args:
+        path: The path.
+        adapters: Where those of a blend are looked for before they are read.
+        registry: Where methods are found.
+    """
     is_blend = os.path.isfile(path)  # noqa: PTH113 - it raises nothing, whatever the path
-    return Blend.load(path, registry=registry) if is_blend else Adapter.load(path, registry=registry)
+    return Blend.load(path, adapters, registry=registry) if is_blend else Adapter.load(path, registry=registry)
 
 
 def blended_folders(file: str | os.PathLike[str]) -> list[Path]:
@@ -226,12 +245,18 @@ def _flat(given: Iterable[tuple[Any, Any]]) -> tuple[tuple[Adapter, float], ...]
     return tuple(parts.items())
 
 
+def is_finite(value: Any) -> bool:
+    """Whether a value, of whatever kind, is a number that a float can be."""
+    return (
+        isinstance(value, numbers.Real) and not isinstance(value, bool) and bool(abs(value) <= sys.float_info.max)  # type: ignore[operator]
+    )
+
+
 def _number(weight: Any) -> float:
-    try:
-        if isinstance(weight, numbers.Real) and not isinstance(weight, bool) and math.isfinite(weight):
-            return float(weight)
-    except OverflowError:
-        raise SelectionError("a weight must be a finite number, and one of them is too large for that") from None
+    if is_finite(weight):
+        return float(weight)
+    if isinstance(weight, int) and not isinstance(weight, bool):
+        raise SelectionError("a weight must be a finite number, and one of them is too large for that")
     raise SelectionError(f"a weight must be a finite number, not {reprlib.repr(weight):.80}")
 
 

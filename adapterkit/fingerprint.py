@@ -11,7 +11,7 @@ from torch import nn
 from .config import canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from torch import Tensor
 
@@ -22,23 +22,30 @@ SAMPLES = 256
 QUANTIZED = "quantized"
 
 
-def fingerprint(model: nn.Module, read: Callable[[str], Tensor] | None = None) -> str:
+def fingerprint(
+    model: nn.Module, read: Callable[[str], Tensor] | None = None, absent: Container[str] = frozenset()
+) -> str:
     """Two sha256 digests with a dot between: of what quantization leaves alone, and of all other weights.
 
     Each is over names, shapes and evenly spread numbers, rounded to bfloat16 first, so that a base loaded in float32 and in
-    bfloat16 is the same base. In a quantized base the second digest is the word ``quantized``.
+    bfloat16 is the same base. In a quantized base, and where a weight cannot be read, the second digest is the word ``quantized``.
 
     Args:
         model: The base.
         read: Gives a parameter of a name, where the model itself is on the meta device and has none.
+        absent: The names of those that ``read`` does not have, such as experts that are stored one by one.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     tensors = dict(model.named_parameters())
     kept = {name: tensor for name, tensor in tensors.items() if tensor.dim() == 1 or id(tensor) in embeddings}
     rest = {name: tensor for name, tensor in tensors.items() if name not in kept}
-    quantized = any(not tensor.is_floating_point() for tensor in rest.values())
-    read = read or tensors.__getitem__
-    return f"{_digest(kept, read)}.{QUANTIZED if quantized else _digest(rest, read)}"
+    unknown = any(name in absent for name in tensors) or any(not tensor.is_floating_point() for tensor in rest.values())
+    own = read or tensors.__getitem__
+
+    def known(name: str) -> Tensor:
+        return torch.zeros(()).expand(tensors[name].shape) if name in absent else own(name)
+
+    return f"{_digest(kept, known)}.{QUANTIZED if unknown else _digest(rest, own)}"
 
 
 def same_base(one: str, other: str) -> bool:

@@ -16,7 +16,7 @@ import torch
 from .adapter import Adapter
 from .artifact.fit import check_base
 from .artifact.manifest import BaseReference
-from .compose import Acting, Blend
+from .compose import Acting, Blend, load_acting
 from .data.batching import prepend
 from .data.padding import check_known, check_padding
 from .errors import BaseLoadError, SelectionError
@@ -209,9 +209,7 @@ class SharedModel:
             SelectionError: Adapters that cannot act at once.
         """
         if isinstance(adapter, (str, os.PathLike)):
-            is_blend = os.path.isfile(adapter)  # noqa: PTH113 - a Path raises where a text is too long to be one
-            read = Blend.load(adapter, self.resident, registry=self.registry) if is_blend else None
-            adapter = read or Adapter.load(adapter, registry=self.registry)
+            adapter = load_acting(adapter, self.resident, registry=self.registry)
         self._plan_of(adapter)
         return adapter
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from adapterkit.checkpoint import Checkpoint, model_without_weights
 from adapterkit.errors import BaseLoadError
-from adapterkit.fingerprint import QUANTIZED, fingerprint
+from adapterkit.fingerprint import fingerprint
 from adapterkit.loading import DTYPES
 from adapterkit.sites import find_sites
 
@@ -99,16 +99,12 @@ class Layout:
 
         Where tensors are converted when they are loaded, the second half is left open, as for a quantized base.
         """
-        named = dict(self.model.named_parameters())
 
         def read(name: str) -> Tensor:
-            if name not in self.keys:
-                return torch.zeros(()).expand(named[name].shape)
             stored = self.checkpoint.read(self.keys[name])
             return stored if dtype is None else stored.to(dtype)
 
-        kept, dot, rest = fingerprint(self.model, read).partition(".")
-        return f"{kept}{dot}{rest if set(named) <= set(self.keys) else QUANTIZED}"
+        return fingerprint(self.model, read, {name for name, _ in self.model.named_parameters()} - self.keys.keys())
 
     @contextlib.contextmanager
     def weights_of(self, sites: list[Site]) -> Iterator[None]:

@@ -17,7 +17,7 @@ from adapterkit.config import to_dict
 from adapterkit.effects import LowRank
 from adapterkit.errors import ConfigError, SelectionError
 from adapterkit.evaluation.progress import progress
-from adapterkit.fingerprint import QUANTIZED, fingerprint
+from adapterkit.fingerprint import fingerprint
 from adapterkit.lowrank import of_rank, within_error
 from adapterkit.registry import default_registry
 from adapterkit.sites import ALL_LINEAR, find_sites, match
@@ -29,8 +29,6 @@ from .order import check_base_is_model, check_base_is_older, holds_adapter
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
-
-    from torch import Tensor
 
     from adapterkit.effects import Effects
     from adapterkit.lowrank import Factors
@@ -149,13 +147,8 @@ class _Ours:
 
 def _fingerprint(weights: Weights) -> str:
     """The fingerprint of a model; half of it where its files have weights in other forms than the model, such as single experts."""
-    named = dict(weights.model.named_parameters())
-
-    def read(name: str) -> Tensor:
-        return weights[name] if name in weights else torch.zeros(()).expand(named[name].shape)
-
-    kept, dot, rest = fingerprint(weights.model, read).partition(".")
-    return f"{kept}{dot}{rest if all(name in weights for name in named) else QUANTIZED}"
+    absent = {name for name, _ in weights.model.named_parameters() if name not in weights}
+    return fingerprint(weights.model, weights.__getitem__, absent)
 
 
 def _check_options(rank: Any, max_error: Any, target_modules: Any, seed: Any) -> None:

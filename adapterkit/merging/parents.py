@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
-import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +9,7 @@ import attrs
 
 from adapterkit.adapter import Adapter
 from adapterkit.artifact.manifest import BaseReference
-from adapterkit.compose import MOST_PARTS, Blend, not_acting
+from adapterkit.compose import MOST_PARTS, Blend, is_finite, not_acting
 from adapterkit.fingerprint import same_base
 
 if TYPE_CHECKING:
@@ -50,7 +48,7 @@ def gather(adapters: Any, weights: Any) -> tuple[tuple[Parent, ...], list[str]]:
     if weights is None:
         weights = [1.0] * len(given)
     numbers = list(weights) if isinstance(weights, Iterable) else [weights]
-    strange += [f"weights: {one!r:.50} is no finite number" for one in numbers if not _is_number(one)]
+    strange += [f"weights: {one!r:.50} is no finite number" for one in numbers if not is_finite(one)]
     if len(numbers) != len(given):
         strange.append(f"weights: {len(numbers)} for {len(given)} adapters; give one for each")
     elif given and not any(numbers):
@@ -75,10 +73,6 @@ def _wrong(parents: Sequence[Parent]) -> list[str]:
     if len(parents) > MOST_PARTS:
         found.append(f"adapters: {len(parents)} are more than the {MOST_PARTS} that may be merged at once")
     return found
-
-
-def _is_number(one: Any) -> bool:
-    return isinstance(one, numbers.Real) and not isinstance(one, bool) and bool(abs(one) <= sys.float_info.max)  # type: ignore[operator]
 
 
 def other_bases(parents: Sequence[Parent], base: Base | None) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import reprlib
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from adapterkit.compose import is_finite
 from adapterkit.errors import ConfigError, suggest
 from adapterkit.yaml_file import Lines, read_documents
 
@@ -271,7 +271,7 @@ def _ours(name: str, value: Any) -> tuple[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, (int, float)) and is_finite(value)
 
 
 def _shown(value: Any) -> str:
