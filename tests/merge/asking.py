@@ -11,6 +11,7 @@ from adapterkit.registry import default_registry
 
 IDS = torch.arange(1, 25).view(2, 12)
 NAMES = [record.name for record in default_registry().merge_strategies()]
+EXACT = ["cat", "svd", "linear", "task_arithmetic"]
 RANDOM = ["dare_linear", "dare_ties", "della", "della_linear"]
 SIGNED = ["ties", "dare_ties", "breadcrumbs_ties", "della"]
 WHOLE = {"density": 1.0, "gamma": 0.0}
