@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from .artifact.loader import read_artifact
 from .artifact.manifest import Manifest, content_digest
 from .artifact.writer import write_artifact
 from .config import to_dict
 from .registry import Registry, default_registry
+from .trust import read_trusted
 
 if TYPE_CHECKING:
     import os
@@ -97,9 +97,9 @@ class Adapter:
         Everything that can be checked without a base is; a base checks the rest when it takes the adapter.
 
         Raises:
-            ArtifactError: The folder is refused.
+            ArtifactError: The folder is refused, by the trust policy too.
         """
-        return cls(*read_artifact(folder, registry or default_registry()))
+        return cls(*read_trusted(folder, registry or default_registry()))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Adapter) and self.digest == other.digest

@@ -12,9 +12,14 @@ Each says what happened, the value seen and what would have worked, and is also 
     ├── BaseLoadError         (OSError)         a base model that cannot be loaded
     ├── DataError             (ValueError)      rows that cannot be used
     ├── ArtifactError         (ValueError)      an adapter folder that is refused
-    │   └── BaseMismatchError                   made for another base
+    │   ├── BaseMismatchError                   made for another base
+    │   └── TrustError        (PermissionError) from a source, or signed by nobody, that the policy trusts
+    ├── ConflictError         (RuntimeError)    another writer was faster: what was to be changed is not what it was
+    ├── PublishError          (ValueError)      an adapter that is not fit to be published; all problems together
+    ├── RemoteError           (OSError)         a place elsewhere that cannot be reached, or does not keep its word
     ├── RunError              (ValueError)      a run's folder that cannot be read
     ├── SelectionError        (ValueError)      adapters that cannot act as asked
+    ├── StoreError            (RuntimeError)    a store that is damaged, or cannot be written
     └── TrainingError         (RuntimeError)    a run that cannot go on
         └── JobsFailedError                     some of several jobs; the others' adapters are in it
 """
@@ -36,14 +41,19 @@ __all__ = [
     "BaseMismatchError",
     "BrokenPluginError",
     "ConfigError",
+    "ConflictError",
     "DataError",
     "JobsFailedError",
     "PluginClashError",
     "PluginError",
+    "PublishError",
+    "RemoteError",
     "RunError",
     "SelectionError",
+    "StoreError",
     "TargetError",
     "TrainingError",
+    "TrustError",
     "UnknownNameError",
     "listed",
     "suggest",
@@ -62,8 +72,7 @@ class ConfigError(AdapterkitError, ValueError):
 
     def __init__(self, what: str, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
-        listed = "".join(f"\n  - {problem}" for problem in self.problems)
-        super().__init__(f"{what}:{listed}")
+        super().__init__(f"{what}:{_lines(self.problems)}")
 
 
 class UnknownNameError(AdapterkitError, LookupError):
@@ -110,12 +119,36 @@ class BaseMismatchError(ArtifactError):
     """An adapter that was made for another base."""
 
 
+class TrustError(ArtifactError, PermissionError):
+    """An adapter that the trust policy does not let in: its source is not named, or nobody who may has signed it."""
+
+
+class ConflictError(AdapterkitError, RuntimeError):
+    """What was to be changed is no longer what the caller took it for; nothing was changed."""
+
+
+class PublishError(AdapterkitError, ValueError):
+    """An adapter that is not fit to be published; ``problems`` has one line for each reason. Nothing was sent."""
+
+    def __init__(self, what: str, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(f"{what}:{_lines(self.problems)}")
+
+
+class RemoteError(AdapterkitError, OSError):
+    """A place elsewhere that cannot be reached, or that gave back other bytes than it was given."""
+
+
 class RunError(AdapterkitError, ValueError):
     """A run's folder that cannot be read: it is none, or a file in it is broken or of a later version."""
 
 
 class SelectionError(AdapterkitError, ValueError):
     """Adapters that cannot act as asked."""
+
+
+class StoreError(AdapterkitError, RuntimeError):
+    """A store that is damaged, or cannot be written; what is damaged is named."""
 
 
 class TrainingError(AdapterkitError, RuntimeError):
@@ -127,8 +160,8 @@ class JobsFailedError(TrainingError):
 
     def __init__(self, problems: Mapping[str, Exception], adapters: Sequence[Adapter | None]) -> None:
         self.adapters = tuple(adapters)
-        listed = "".join(f"\n  - {name}: {error}" for name, error in problems.items())
-        super().__init__(f"{len(problems)} of {len(self.adapters)} jobs failed; the others are trained:{listed}")
+        failed = _lines(f"{name}: {error}" for name, error in problems.items())
+        super().__init__(f"{len(problems)} of {len(self.adapters)} jobs failed; the others are trained:{failed}")
 
 
 def suggest(name: str, available: Iterable[str]) -> str:
@@ -145,3 +178,7 @@ def listed(names: list[str]) -> str:
     plain_first = sorted(names, key=lambda name: ":" in name)
     more = len(names) - MOST_NAMES
     return ", ".join(plain_first[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "") if names else "none"
+
+
+def _lines(problems: Iterable[str]) -> str:
+    return "".join(f"\n  - {problem}" for problem in problems)

@@ -5,7 +5,8 @@ group ``adapterkit``, or given as a file. There are three families, never mixed:
 
 * **providers** return records: what the plugin adds;
 * **operations** are asked of the one method that owns them, and may be wrapped by others (``hookimpl(wrapper=True)``);
-* **events** tell every listener what happened; an exception in a listener is logged and the run goes on.
+* **events** tell every listener what happened; an exception in a listener is logged and the run goes on, but for
+  ``adapterkit_before_publish``, which may veto.
 
 An implementation may take fewer arguments than its specification, and gives none of them a default.
 """
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from .adapter import Adapter
     from .base import Base
-    from .contracts import DataFormat, Example, Exporter, Logger, MergeStrategy, Method, Metric, Objective, Run
+    from .contracts import DataFormat, Example, Exporter, Logger, MergeStrategy, Method, Metric, Objective, Remote, Run
     from .effects import Effects
     from .sites import Site
 
@@ -38,6 +39,7 @@ PROVIDERS = (
     "adapterkit_loggers",
     "adapterkit_merge_strategies",
     "adapterkit_exporters",
+    "adapterkit_remotes",
 )
 OPERATION_HOOKS = (
     "adapterkit_configure",
@@ -52,6 +54,8 @@ EVENTS = (
     "adapterkit_train_finished",
     "adapterkit_train_failed",
     "adapterkit_adapter_loaded",
+    "adapterkit_before_publish",
+    "adapterkit_published",
 )
 
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -166,6 +170,20 @@ def adapterkit_exporters() -> Iterable[Exporter]:  # type: ignore[empty-body]
     """
 
 
+@hookspec
+def adapterkit_remotes() -> Iterable[Remote]:  # type: ignore[empty-body]
+    """Remotes that the plugin adds: kinds of places where adapters are published and fetched.
+
+    Called once, when a URL's scheme is first looked for. Return or yield :class:`~adapterkit.Remote` records.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_remotes():
+            yield Remote(name="oci", open=OciRepository, requires="oras")
+    """
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Operations: asked of the method that owns them. Authors override the methods of the class; wrappers implement the hook.
 # ---------------------------------------------------------------------------------------------------------------------
@@ -258,7 +276,7 @@ def adapterkit_lower(method: Method, layers: Mapping[str, nn.Module]) -> Effects
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Events: every listener is told; none can stop the run
+# Events: every listener is told; none can stop the run, and only before_publish can stop what is told
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -332,4 +350,34 @@ def adapterkit_adapter_loaded(adapter: Adapter) -> None:
         @hookimpl
         def adapterkit_adapter_loaded(adapter):
             print(f"{adapter.method} adapter {adapter.digest[:12]} is ready")
+    """
+
+
+@hookspec
+def adapterkit_before_publish(adapter: Adapter, url: str, card: str) -> None:
+    """An adapter is about to be published.
+
+    Called once, after every check and before anything is sent. ``card`` is the text of its README.md. Raise an error to veto: it is
+    what the publisher sees. The return value is ignored.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_before_publish(adapter, url):
+            if not adapter.manifest.evaluation:
+                raise ValueError("ours are evaluated before they leave the house")
+    """
+
+
+@hookspec
+def adapterkit_published(adapter: Adapter, url: str, revision: str) -> None:
+    """An adapter has been published, and read back.
+
+    Called once. ``revision`` is the id of the version, such as a commit's sha. The return value is ignored.
+
+    Example::
+
+        @hookimpl
+        def adapterkit_published(url, revision):
+            print(f"{url}@{revision}")
     """

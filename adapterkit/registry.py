@@ -19,7 +19,7 @@ import attrs
 import pluggy
 
 from . import hooks
-from .contracts import DataFormat, Exporter, Logger, MergeStrategy, Method, Metric, Objective
+from .contracts import DataFormat, Exporter, Logger, MergeStrategy, Method, Metric, Objective, Remote
 from .contracts.checking import check_record
 from .contracts.method import OPERATIONS
 from .cures import explain
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["PluginInfo", "Registry", "default_registry"]
 
 logger = logging.getLogger("adapterkit")
-RecordT = TypeVar("RecordT", Method, Objective, DataFormat, Metric, Logger, MergeStrategy, Exporter)
+RecordT = TypeVar("RecordT", Method, Objective, DataFormat, Metric, Logger, MergeStrategy, Exporter, Remote)
 
 KINDS: dict[type, str] = {
     Method: "adapterkit_methods",
@@ -42,6 +42,7 @@ KINDS: dict[type, str] = {
     Logger: "adapterkit_loggers",
     MergeStrategy: "adapterkit_merge_strategies",
     Exporter: "adapterkit_exporters",
+    Remote: "adapterkit_remotes",
 }
 NAMES: dict[type, str] = {kind: kind.__name__.lower() for kind in KINDS} | {
     DataFormat: "data format",
@@ -272,6 +273,10 @@ class Registry:
         """The exporter called ``name``; raises as :meth:`method` does."""
         return self._one(Exporter, name)
 
+    def remote(self, scheme: str) -> Remote:
+        """The kind of place whose URLs begin with ``scheme``; raises as :meth:`method` does."""
+        return self._one(Remote, scheme)
+
     def methods(self) -> tuple[Method, ...]:
         """Every method, by name; loads all plugins."""
         return self._all(Method)
@@ -295,6 +300,10 @@ class Registry:
     def exporters(self) -> tuple[Exporter, ...]:
         """Every exporter, by name; loads all plugins."""
         return self._all(Exporter)
+
+    def remotes(self) -> tuple[Remote, ...]:
+        """Every kind of place, by scheme; loads all plugins."""
+        return self._all(Remote)
 
     def provider(self, method: Method) -> str:
         """The distribution and version that provide ``method``, such as ``"adapterkit 0.1.0"``; the name of a plugin file."""
@@ -344,6 +353,11 @@ class Registry:
             others = {p for p in self._manager.get_plugins() if isinstance(p, Method) and p is not method}
             self._callers[key] = self._manager.subset_hook_caller(f"adapterkit_{operation}", others)
         return self._callers[key](method=method, **arguments)
+
+    def ask(self, event: str, **arguments: Any) -> None:
+        """Tell every listener of what is about to be done; one that raises has vetoed it, and its error is the caller's."""
+        self.load_all()
+        getattr(self._manager.hook, event)(**arguments)
 
     def notify(self, event: str, **arguments: Any) -> None:
         """Tell every listener; one that fails is logged with its plugin's name, and the rest are told all the same."""

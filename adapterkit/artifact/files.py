@@ -1,4 +1,4 @@
-"""Opens files of an adapter folder: regular ones, inside it, once."""
+"""Opens the files of an adapter, in a folder or elsewhere: regular ones, inside it, once."""
 
 from __future__ import annotations
 
@@ -7,17 +7,69 @@ import io
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
 
 from adapterkit.errors import ArtifactError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
-__all__ = ["find_folder", "has", "locate", "open_regular", "read_bytes", "true_path"]
+__all__ = ["Files", "Folder", "find_folder", "locate", "read_bytes", "true_path"]
 
 # never wait for a writer of a FIFO, never follow a link that appeared after the path was resolved
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+class Files(Protocol):
+    """The files of one adapter, wherever they lie; ``str`` says whose they are."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is an entry of that name, of whatever kind."""
+
+    def open(self, name: str) -> AbstractContextManager[tuple[io.RawIOBase, int]]:
+        """The opened file and its size; everything is read through this one stream.
+
+        Raises:
+            ArtifactError: It is missing, or nothing that may be read.
+        """
+
+
+@attrs.frozen
+class Folder:
+    """The files of a folder, given by its true path: see :func:`find_folder`."""
+
+    path: Path
+
+    def has(self, name: str) -> bool:
+        """Whether there is an entry of that name, of whatever kind."""
+        return os.path.lexists(self.path / name)
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[tuple[io.RawIOBase, int]]:
+        """The opened file and its size, through one descriptor.
+
+        Raises:
+            ArtifactError: It is missing, not a regular file, or a link that leads out of the folder.
+        """
+        try:
+            descriptor = os.open(locate(self.path, name), FLAGS)
+        except FileNotFoundError:
+            raise ArtifactError(f"{name} is missing") from None
+        except OSError as error:
+            raise ArtifactError(f"{name} cannot be opened: {error.strerror}") from None
+        try:
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode):
+                raise ArtifactError(f"{name} is not a regular file")
+            yield io.FileIO(descriptor, closefd=False), state.st_size
+        finally:
+            os.close(descriptor)
+
+    def __str__(self) -> str:
+        return f"adapter folder {str(self.path)!r}"
 
 
 def find_folder(folder: str | os.PathLike[str]) -> Path:
@@ -46,40 +98,14 @@ def true_path(path: str | os.PathLike[str]) -> Path:
         raise ArtifactError(f"{str(path)!r} is no path: {error}") from None
 
 
-def has(folder: Path, name: str) -> bool:
-    """Whether the folder has an entry of that name, of whatever kind."""
-    return os.path.lexists(folder / name)
-
-
-@contextlib.contextmanager
-def open_regular(folder: Path, name: str) -> Iterator[tuple[io.FileIO, int]]:
-    """The opened file and its size; everything is read through this one descriptor.
+def read_bytes(files: Files | Path, name: str, most: int) -> bytes:
+    """All of a small file, of a folder or of what else holds files.
 
     Raises:
-        ArtifactError: It is missing, not a regular file, or a link that leads out of the folder.
+        ArtifactError: As :meth:`Files.open` does, or it is larger than ``most`` bytes.
     """
-    try:
-        descriptor = os.open(locate(folder, name), FLAGS)
-    except FileNotFoundError:
-        raise ArtifactError(f"{name} is missing") from None
-    except OSError as error:
-        raise ArtifactError(f"{name} cannot be opened: {error.strerror}") from None
-    try:
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            raise ArtifactError(f"{name} is not a regular file")
-        yield io.FileIO(descriptor, closefd=False), state.st_size
-    finally:
-        os.close(descriptor)
-
-
-def read_bytes(folder: Path, name: str, most: int) -> bytes:
-    """All of a small file.
-
-    Raises:
-        ArtifactError: As :func:`open_regular` does, or it is larger than ``most`` bytes.
-    """
-    with open_regular(folder, name) as (file, size):
+    opened = Folder(files) if isinstance(files, Path) else files
+    with opened.open(name) as (file, size):
         if size > most:
             raise ArtifactError(f"{name} has {size:,} bytes; at most {most:,} are read")
         data = file.read(most + 1) or b""

@@ -37,7 +37,7 @@ class Entry:
     end: int
 
 
-def read_header(file: io.FileIO, size: int) -> tuple[bytes, dict[str, Entry]]:
+def read_header(file: io.RawIOBase, size: int) -> tuple[bytes, dict[str, Entry]]:
     """The raw bytes before the data, and the tensors by name, in the order of their bytes.
 
     Raises:

@@ -10,7 +10,9 @@ __all__ = [
     "MOST_JSON_BYTES",
     "MOST_TENSORS",
     "MOST_WEIGHT_BYTES",
+    "OURS",
     "PEFT_CONFIG",
+    "SIGNATURE",
     "WEIGHTS",
 ]
 
@@ -18,6 +20,10 @@ WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 MANIFEST = "adapterkit.json"
 CARD = "README.md"
+SIGNATURE = "model.sig"
+"""What OpenSSF's model-signing calls it; it is there where somebody has signed the folder."""
+OURS = (PEFT_CONFIG, WEIGHTS, MANIFEST, CARD, SIGNATURE)
+"""Every file that an adapter's folder may hold; no other is ever read, fetched or stored."""
 BAKED = "adapterkit-bake.json"
 """Of a baked model: what it was made of."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from adapterkit.config import canonical_json, from_dict, to_dict
 from adapterkit.errors import ArtifactError, ConfigError, UnknownNameError
 
 from .copies import BaseCopy, set_apart
-from .files import find_folder, has, read_bytes
+from .files import Files, Folder, find_folder, read_bytes
 from .layout import MANIFEST, MOST_JSON_BYTES, MOST_WEIGHT_BYTES, PEFT_CONFIG, WEIGHTS
 from .manifest import Manifest, tensors_digest
 from .peft_form import base_named, check_agreement, config_from_peft, method_of
@@ -18,30 +19,27 @@ from .strict_json import parse_object
 from .tensors import check_tensors, read_weights
 
 if TYPE_CHECKING:
-    import os
-    from pathlib import Path
-
     from torch import Tensor
 
     from adapterkit.contracts import Method
     from adapterkit.registry import Registry
 
-__all__ = ["read_artifact"]
+__all__ = ["Artifact", "read_artifact"]
 
 Artifact = tuple[str, Any, dict[str, "Tensor"], Manifest, dict[str, BaseCopy]]
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.ckpt", "adapter_model.pkl")
 
 
 def read_artifact(
-    folder: str | os.PathLike[str], registry: Registry, *, max_bytes: int = MOST_WEIGHT_BYTES
+    source: str | os.PathLike[str] | Files, registry: Registry, *, max_bytes: int = MOST_WEIGHT_BYTES
 ) -> Artifact:
-    """Read a folder that adapterkit or PEFT wrote, with everything checked that can be without the base.
+    """Read what adapterkit or PEFT wrote, with everything checked that can be without the base.
 
     Three files are ever opened, each once: the manifest, PEFT's configuration and the weights. Whether the tensors are
     those that the method expects on a base is for :func:`~adapterkit.artifact.fit.check_tensors` to say.
 
     Args:
-        folder: The adapter's folder; a snapshot in the Hugging Face cache is one.
+        source: The adapter's folder, of which a snapshot in the Hugging Face cache is one, or its files wherever they lie.
         registry: Where the adapter's method is looked up.
         max_bytes: Larger weights are refused before memory is taken for them.
 
@@ -52,37 +50,39 @@ def read_artifact(
     Raises:
         ArtifactError: The folder is refused; the message says which file and why.
     """
+    files: Files | None = None
     try:
-        root = find_folder(folder)
-        _check_names(root)
-        return _read_ours(root, registry, max_bytes) if has(root, MANIFEST) else _read_peft(root, registry, max_bytes)
+        files = Folder(find_folder(source)) if isinstance(source, (str, os.PathLike)) else source
+        _check_names(files)
+        return _read_ours(files, registry, max_bytes) if files.has(MANIFEST) else _read_peft(files, registry, max_bytes)
     except (ArtifactError, OSError) as error:
-        raise ArtifactError(f"adapter folder {str(folder)!r} is refused: {error}") from error
+        what = f"adapter folder {str(source)!r}" if isinstance(source, (str, os.PathLike)) else str(files)
+        raise ArtifactError(f"{what} is refused: {error}") from error
 
 
-def _check_names(root: Path) -> None:
-    if not has(root, MANIFEST) and not has(root, PEFT_CONFIG):
-        inside = root / "adapter"  # where `train` puts it
-        hint = f"; did you mean {str(inside)!r}?" if inside.is_dir() and has(inside, MANIFEST) else ""
+def _check_names(files: Files) -> None:
+    if not files.has(MANIFEST) and not files.has(PEFT_CONFIG):
+        inside = files.path / "adapter" if isinstance(files, Folder) else None  # where `train` puts it
+        hint = f"; did you mean {str(inside)!r}?" if inside and Folder(inside).has(MANIFEST) else ""
         raise ArtifactError(f"it holds no adapter: neither {MANIFEST} nor {PEFT_CONFIG} is there{hint}")
-    pickle = next((name for name in PICKLES if has(root, name)), None)
-    if pickle and not has(root, WEIGHTS):
+    pickle = next((name for name in PICKLES if files.has(name)), None)
+    if pickle and not files.has(WEIGHTS):
         raise ArtifactError(f"{pickle} is a pickle, which can run any code when it is read; save it as {WEIGHTS}")
 
 
-def _read_ours(root: Path, registry: Registry, max_bytes: int) -> Artifact:
-    record = from_values(parse_object(read_bytes(root, MANIFEST, MOST_JSON_BYTES), MANIFEST))
+def _read_ours(files: Files, registry: Registry, max_bytes: int) -> Artifact:
+    record = from_values(parse_object(read_bytes(files, MANIFEST, MOST_JSON_BYTES), MANIFEST))
     method = _method(record, registry)
     config = _config(record, method)
-    listed = {WEIGHTS, PEFT_CONFIG} if has(root, PEFT_CONFIG) else {WEIGHTS}
+    listed = {WEIGHTS, PEFT_CONFIG} if files.has(PEFT_CONFIG) else {WEIGHTS}
     if set(record.files) != listed or (PEFT_CONFIG in listed) != (method.to_peft(config) is not None):
         named, found = ", ".join(sorted(record.files)) or "no files", ", ".join(sorted(listed))
         raise ArtifactError(f"{MANIFEST} lists {named}; the folder holds {found}")
     if PEFT_CONFIG in listed:
-        data = read_bytes(root, PEFT_CONFIG, MOST_JSON_BYTES)
+        data = read_bytes(files, PEFT_CONFIG, MOST_JSON_BYTES)
         _check_file(record, PEFT_CONFIG, hashlib.sha256(data).hexdigest(), len(data))
         check_agreement(parse_object(data, PEFT_CONFIG), method, config, record.manifest.base)
-    weights = read_weights(root, max_bytes)
+    weights = read_weights(files, max_bytes)
     _check_file(record, WEIGHTS, weights.sha256, weights.size)
     tensors = _named(method, config, weights.tensors)
     if tensors_digest(tensors) != record.tensors:
@@ -124,11 +124,11 @@ def _check_file(record: Record, name: str, sha256: str, size: int) -> None:
         raise ArtifactError(f"{name} is not the file that {MANIFEST} lists: it was changed after it was saved")
 
 
-def _read_peft(root: Path, registry: Registry, max_bytes: int) -> Artifact:
-    values = parse_object(read_bytes(root, PEFT_CONFIG, MOST_JSON_BYTES), PEFT_CONFIG)
+def _read_peft(files: Files, registry: Registry, max_bytes: int) -> Artifact:
+    values = parse_object(read_bytes(files, PEFT_CONFIG, MOST_JSON_BYTES), PEFT_CONFIG)
     method = method_of(values, registry)
     config = config_from_peft(method, values)
-    own, copies = set_apart(read_weights(root, max_bytes).tensors, config)
+    own, copies = set_apart(read_weights(files, max_bytes).tensors, config)
     manifest = Manifest(base=base_named(values), versions=_versions(values))
     return method.name, config, _named(method, config, own), manifest, copies
 

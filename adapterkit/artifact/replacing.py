@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 from adapterkit.errors import ArtifactError, SelectionError
 
-from .layout import CARD, MANIFEST, PEFT_CONFIG, WEIGHTS
+from .layout import MANIFEST, OURS, PEFT_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 __all__ = ["check_apart", "check_replaceable", "lock", "replacing"]
 
-OURS = {CARD, MANIFEST, PEFT_CONFIG, WEIGHTS}
 HIDDEN = ".adapterkit-"
 OLD = "-old"
 """The end of the name of a folder that was moved aside."""
@@ -74,8 +73,10 @@ def check_replaceable(target: Path) -> None:
     held = {path.name for path in target.iterdir()}
     if held and not held & {MANIFEST, PEFT_CONFIG}:
         raise ArtifactError("it holds something that is no adapter; give an empty folder or a new name")
-    if held - OURS:
-        raise ArtifactError(f"it also holds {min(held - OURS)!r}, which would be lost; move it away or give a new name")
+    if held - set(OURS):
+        raise ArtifactError(
+            f"it also holds {min(held - set(OURS))!r}, which would be lost; move it away or give a new name"
+        )
 
 
 def check_apart(output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]) -> None:

@@ -10,16 +10,16 @@ import torch
 
 from adapterkit.errors import ArtifactError
 
-from .files import open_regular
 from .header import DTYPES, Entry, read_header
 from .layout import WEIGHTS
 
 if TYPE_CHECKING:
     import io
     from collections.abc import Mapping
-    from pathlib import Path
 
     from torch import Tensor
+
+    from .files import Files
 
 __all__ = ["Weights", "check_tensors", "read_weights"]
 
@@ -37,20 +37,20 @@ class Weights:
     size: int
 
 
-def read_weights(folder: Path, max_bytes: int) -> Weights:
-    """Read the weights through one descriptor: what is hashed and checked is what is used.
+def read_weights(files: Files, max_bytes: int) -> Weights:
+    """Read the weights through one stream: what is hashed and checked is what is used.
 
     Raises:
         ArtifactError: The file is refused.
     """
-    with open_regular(folder, WEIGHTS) as (file, size):
+    with files.open(WEIGHTS) as (file, size):
         try:
             return _read(file, size, max_bytes)
         except ArtifactError as error:
             raise ArtifactError(f"{WEIGHTS}: {error}") from None
 
 
-def _read(file: io.FileIO, size: int, max_bytes: int) -> Weights:
+def _read(file: io.RawIOBase, size: int, max_bytes: int) -> Weights:
     if size > max_bytes:
         raise ArtifactError(f"it has {size:,} bytes; at most {max_bytes:,} are read (max_bytes)")
     start, entries = read_header(file, size)
@@ -62,7 +62,7 @@ def _read(file: io.FileIO, size: int, max_bytes: int) -> Weights:
     return Weights(tensors, digest.hexdigest(), size)
 
 
-def _read_data(file: io.FileIO, count: int) -> Tensor:
+def _read_data(file: io.RawIOBase, count: int) -> Tensor:
     try:
         data = torch.empty(count, dtype=torch.uint8)
     except (RuntimeError, MemoryError):

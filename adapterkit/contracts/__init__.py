@@ -6,6 +6,7 @@ from .logging import Logger, Sink
 from .merging import MergeStrategy
 from .method import Method, Traits
 from .objective import Encoder, Example, Forward, Loss, Metric, Objective
+from .remote import Remote, Repository, Revision
 from .training import Run, TrainOptions
 
 __all__ = [
@@ -24,6 +25,9 @@ __all__ = [
     "Objective",
     "Preference",
     "Record",
+    "Remote",
+    "Repository",
+    "Revision",
     "Run",
     "Sink",
     "Text",

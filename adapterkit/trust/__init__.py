@@ -1,0 +1,5 @@
+"""Which adapters are let in: from which sources, signed by whom."""
+
+from .reading import read_trusted
+
+__all__ = ["read_trusted"]
