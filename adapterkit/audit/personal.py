@@ -10,14 +10,14 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING
 
-import attrs
+from adapterkit.credentials import Match
 
 from .needs import need
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["GRAVE", "Match", "PersonalData"]
+__all__ = ["GRAVE", "PersonalData"]
 
 GRAVE = {"card number", "IBAN", "US social security number"}
 """What harms at once when it leaks."""
@@ -28,15 +28,6 @@ _SSN = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
 _IP = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4})(?![\w:]|\.\d)")
 _SEVEN_DIGITS = re.compile(r"(?:\d[\s().+/-]{0,3}){7}")
 _IBAN_LENGTHS = range(34, 14, -1)
-
-
-@attrs.frozen
-class Match:
-    """What was found: its kind, and its range of characters."""
-
-    kind: str
-    start: int
-    end: int
 
 
 class PersonalData:

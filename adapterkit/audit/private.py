@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from adapterkit.credentials import Secrets
+
 from .findings import Finding, Shown, several
 from .needs import MissingLibraryError, not_checked
 from .personal import GRAVE, PersonalData
-from .secrets import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from adapterkit.credentials import Match
+
     from .findings import Severity
     from .items import Item
     from .options import AuditOptions
-    from .personal import Match
 
     Finder = Callable[[str], Iterable[Match]]
 
@@ -35,28 +37,22 @@ class Guard:
     """What finds private things; None where its library is not installed."""
 
     personal: Finder | None
-    secret: Finder | None
+    secret: Finder
 
     @property
     def black_out(self) -> Callable[[str], str] | None:
         """Puts the kind of everything that is private in its place; None where not all of it could be found."""
         personal, secret = self.personal, self.secret
-        return None if personal is None or secret is None else lambda text: _black_out(text, (secret, personal))
+        return None if personal is None else lambda text: _black_out(text, (secret, personal))
 
 
 def make_guard(options: AuditOptions) -> tuple[Guard, list[Finding]]:
     """A guard, and what is to be said of libraries that are not there."""
-    missing: list[Finding] = []
-    personal = secret = None
+    secret = Secrets().find
     try:
-        personal = PersonalData(options.phone_regions).find
+        return Guard(PersonalData(options.phone_regions).find, secret), []
     except MissingLibraryError as error:
-        missing.append(not_checked("personal data", error))
-    try:
-        secret = Secrets().find
-    except MissingLibraryError as error:
-        missing.append(not_checked("secrets", error))
-    return Guard(personal, secret), missing
+        return Guard(None, secret), [not_checked("personal data", error)]
 
 
 @attrs.define

@@ -53,10 +53,10 @@ class Repository(Protocol):
         """How many bytes each of those files has that are there; no other file is looked at."""
 
     def fetch(self, revision: str, names: Sequence[str], folder: Path) -> None:
-        """Write those files of a revision, given by its id, into ``folder``, which is the caller's own and empty.
+        """Write those files of a revision, given by its id, into ``folder``, and nothing elsewhere.
 
-        A file that is not there is an error. What an earlier call for the same revision had got is not fetched again where the
-        place can tell.
+        The folder is the caller's own: empty, or with what an earlier call for the same revision had got before it was cut off,
+        which need not be fetched again. A file that is not there, or is larger than :meth:`sizes` said, is an error.
         """
 
     def push(

@@ -10,7 +10,7 @@ from rich.console import Console
 from adapterkit.audit import audit
 from adapterkit.audit.needs import MissingLibraryError, need
 from adapterkit.audit.personal import PersonalData
-from adapterkit.audit.secrets import Secrets
+from adapterkit.credentials import Secrets
 from adapterkit.audit.terminal import show
 
 REGIONS = ("US", "GB", "DE", "FR", "IN")
@@ -138,7 +138,6 @@ def test_a_reason_that_quotes_a_row_is_blacked_out():
     [
         ("phonenumbers", "phonenumbers", ["personal data"]),
         ("stdnum", "stdnum.luhn", ["personal data"]),
-        ("detect_secrets", "detect_secrets.core.plugins.util", ["secrets"]),
         ("datasketch", "datasketch", ["near duplicates"]),
     ],
 )

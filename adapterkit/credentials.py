@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from .needs import need
-from .personal import Match
+import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Secrets"]
+__all__ = ["Match", "Secrets"]
 
 GUESSES = {"Base64 High Entropy String", "Hex High Entropy String", "Secret Keyword", "Public IP (ipv4)"}
 NEWER = {
@@ -30,15 +29,22 @@ NEWER = {
 """Forms that came after detect-secrets' last release, and whole private keys where it finds their first line."""
 
 
-class Secrets:
-    """Finds secrets in text.
+@attrs.frozen
+class Match:
+    """What was found: its kind, and its range of characters."""
 
-    Raises:
-        MissingLibraryError: detect-secrets is not installed.
-    """
+    kind: str
+    start: int
+    end: int
+
+
+class Secrets:
+    """Finds secrets in text."""
 
     def __init__(self) -> None:
-        known: dict[str, Any] = need("detect_secrets.core.plugins.util").get_mapping_from_secret_type_to_class()
+        from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+
+        known: dict[str, Any] = get_mapping_from_secret_type_to_class()
         self._detectors = [detector() for kind, detector in known.items() if kind not in GUESSES]
 
     def find(self, text: str) -> Iterator[Match]:
