@@ -64,11 +64,14 @@ if TYPE_CHECKING:
     from .hooks import hookimpl
     from .merging import merge
     from .methods import LayerConfig, LayerMethod
+    from .publishing import Published, publish, pull
     from .recipes import run_recipe
     from .registry import Registry
     from .report import compare_runs, write_report
     from .runtime.actions import rerun
     from .sites import INPUT, SHARED, Site, match, pattern_value, shorten, targeted
+    from .store import Store, Version
+    from .store import Store, Version
     from .train.jobs import Job
 
 __version__ = "0.1.0"
@@ -121,6 +124,9 @@ _HOMES = {
     "Preference": "contracts",
     "PrefixKV": "effects",
     "PublishError": "errors",
+    "publish": "publishing",
+    "Published": "publishing",
+    "pull": "publishing",
     "Registry": "registry",
     "Remote": "contracts",
     "RemoteError": "errors",
@@ -138,7 +144,10 @@ _HOMES = {
     "Sink": "contracts",
     "Site": "sites",
     "Stack": "compose",
+    "Store": "store",
+    "Store": "store",
     "StoreError": "errors",
+    "Version": "store",
     "targeted": "sites",
     "TargetError": "errors",
     "Text": "contracts",
@@ -148,6 +157,7 @@ _HOMES = {
     "Traits": "contracts",
     "TrustError": "errors",
     "UnknownNameError": "errors",
+    "Version": "store",
     "write_report": "report",
 }
 
@@ -192,6 +202,7 @@ __all__ = [
     "Preference",
     "PrefixKV",
     "PublishError",
+    "Published",
     "Registry",
     "Remote",
     "RemoteError",
@@ -205,6 +216,7 @@ __all__ = [
     "Sink",
     "Site",
     "Stack",
+    "Store",
     "StoreError",
     "TargetError",
     "Text",
@@ -214,6 +226,7 @@ __all__ = [
     "Traits",
     "TrustError",
     "UnknownNameError",
+    "Version",
     "__version__",
     "build_config",
     "compare_runs",
@@ -223,6 +236,8 @@ __all__ = [
     "match",
     "merge",
     "pattern_value",
+    "publish",
+    "pull",
     "rerun",
     "run_recipe",
     "shorten",

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from .artifact.evaluated import with_result
 from .artifact.manifest import Manifest, content_digest
 from .artifact.writer import write_artifact
 from .config import to_dict
+from .errors import SelectionError
 from .registry import Registry, default_registry
 from .trust import read_trusted
 
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .artifact.copies import BaseCopy
+    from .evaluation import Evaluation
     from .exporting import Exported
+    from .publishing import Published
 
 __all__ = ["Adapter"]
 
@@ -61,6 +65,26 @@ class Adapter:
         """How many numbers were trained."""
         return sum(tensor.numel() for tensor in self.tensors.values())
 
+    def with_evaluation(self, result: Evaluation, name: str = "") -> Adapter:
+        """The same adapter with scores in its manifest, where its card and ``publish`` find them; its digest stays.
+
+        Args:
+            result: What ``base.evaluate(…, adapter=adapter)`` gave.
+            name: What the data is called, such as ``"Banking77 test"``; its file's name by default. An older result of that name
+                is replaced.
+
+        Raises:
+            SelectionError: The scores are another adapter's, or the data has no name.
+        """
+        if result.adapter != self.digest:
+            whose = f"those of {result.adapter[:12]}" if result.adapter else "the base's"
+            raise SelectionError(f"these scores are not those of adapter {self.digest[:12]}, but {whose}")
+        name = name or result.name
+        if not name:
+            raise SelectionError("the rows came from no file: say what they are, as in name='Banking77 test'")
+        evaluation = with_result(self.manifest.evaluation, result.summary(name))
+        return attrs.evolve(self, manifest=attrs.evolve(self.manifest, evaluation=evaluation))
+
     def save(self, folder: str | os.PathLike[str], *, registry: Registry | None = None) -> Path:
         """Write it as PEFT does, with a manifest and a card beside; the same adapter always gives the same bytes.
 
@@ -89,6 +113,12 @@ class Adapter:
         from . import exporting  # it stands above: it merges stacks and blends
 
         return exporting.export(self, folder, to, base=base, registry=registry)
+
+    def publish(self, to: str, **options: Any) -> Published:
+        """Publish it as one new version: ``cards.publish("hf://org/cards", tag="v1")``; see :func:`adapterkit.publish`."""
+        from . import publishing  # it stands above: it takes references of the store too
+
+        return publishing.publish(self, to, **options)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, registry: Registry | None = None) -> Adapter:

@@ -16,13 +16,14 @@ import torch
 from .adapter import Adapter
 from .artifact.fit import check_base
 from .artifact.manifest import BaseReference
-from .compose import Acting, Blend, load_acting
+from .compose import Acting, Blend
 from .data.batching import prepend
 from .data.padding import check_known, check_padding
 from .errors import BaseLoadError, SelectionError
 from .fingerprint import fingerprint
 from .loading import LoadedBase, Source, load_base
 from .once import once
+from .publishing import find
 from .quantization import format_of
 from .registry import Registry, default_registry
 from .resident import Resident, make_resident
@@ -201,15 +202,16 @@ class SharedModel:
         """Make an adapter resident: checked against this base and ready to be selected.
 
         Args:
-            adapter: An adapter, a :class:`~adapterkit.Stack` or a :class:`~adapterkit.Blend` of some, the folder of an adapter, or
-                the file of a blend, whose adapters are those that are resident here or lie where it says.
+            adapter: An adapter, a :class:`~adapterkit.Stack` or a :class:`~adapterkit.Blend` of some; the folder of an adapter; the
+                file of a blend, whose adapters are those that are resident here or lie where it says; a reference of the store, such
+                as ``"cards@production"``; or an address, such as ``"hf://org/cards@v2"``, which is pulled into the store.
 
         Raises:
             ArtifactError: It is refused; the base and the adapters that it holds are as they were.
             SelectionError: Adapters that cannot act at once.
         """
         if isinstance(adapter, (str, os.PathLike)):
-            adapter = load_acting(adapter, self.resident, registry=self.registry)
+            adapter = find(adapter, registry=self.registry, adapters=self.resident)
         self._plan_of(adapter)
         return adapter
 

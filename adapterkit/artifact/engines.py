@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["ENGINES", "judge"]
+__all__ = ["ENGINES", "judge", "room_in_vllm"]
 
 ENGINES = ("vllm", "sglang", "gguf", "mlx")
 PLAIN = (".lora_A.weight", ".lora_B.weight")
-VLLM_MOST_RANK = 512
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What it takes for ``--max-lora-rank``; an adapter may have any rank up to it."""
 
 FITTING = {
     "vllm": "plain LoRA, read as it is; start with --max-lora-rank {rank} or more",
@@ -31,6 +32,11 @@ def judge(fields: Mapping[str, Any] | None, names: Iterable[str]) -> dict[str, d
     """
     names = tuple(names)
     return {engine: _judge(engine, fields, names) for engine in ENGINES}
+
+
+def room_in_vllm(rank: int) -> int:
+    """The smallest ``--max-lora-rank`` of vLLM that holds an adapter of this rank; the largest where none does."""
+    return next((one for one in VLLM_RANKS if one >= rank), VLLM_RANKS[-1])
 
 
 def _judge(engine: str, fields: Mapping[str, Any] | None, names: tuple[str, ...]) -> dict[str, str]:
@@ -65,6 +71,6 @@ def _obstacle(engine: str, fields: Mapping[str, Any], names: tuple[str, ...]) ->
         (fields.get("peft_type") != "LORA", "not LoRA: its loader reads nothing else"),
         (more_than_lora, "more than plain LoRA: DoRA, trained biases, tokens or experts, or whole saved modules"),
         (not all(name.endswith(PLAIN) for name in names), "holds tensors besides lora_A and lora_B of linear layers"),
-        (engine == "vllm" and rank > VLLM_MOST_RANK, f"rank {rank} is over its limit of {VLLM_MOST_RANK}"),
+        (engine == "vllm" and rank > VLLM_RANKS[-1], f"rank {rank} is over its limit of {VLLM_RANKS[-1]}"),
     )
     return next((reason for found, reason in obstacles if found), "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import platform
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,7 +17,16 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["SCHEMA", "BaseReference", "Manifest", "content_digest", "identity", "json_digest", "tensors_digest"]
+__all__ = [
+    "SCHEMA",
+    "BaseReference",
+    "Manifest",
+    "content_digest",
+    "identity",
+    "json_digest",
+    "tensors_digest",
+    "versions",
+]
 
 SCHEMA = 1
 
@@ -43,7 +54,7 @@ class Manifest:
         base: The base that it was made for.
         plugin: The distribution and version that provide its method, such as ``"adapterkit 0.1.0"``.
         training: The options, the data's digest and the outcome of the run; empty for an adapter from elsewhere.
-        evaluation: Scores by name, the bare base's under ``"base"``.
+        evaluation: Scores beside the bare base's, and what the adapter has forgotten: see :mod:`adapterkit.artifact.evaluated`.
         versions: The libraries that it was made with.
         lineage: How it was made of other adapters or of two models: ``kind``, ``parents`` by digest, the options, what was lost;
             empty for one that was trained.
@@ -80,6 +91,12 @@ def identity(method: str, config: dict[str, Any], base: str, tensors: str) -> st
     """
     said = {name: value for name, value in config.items() if not _says_nothing(value)}
     return json_digest({"base": base, "config": said, "method": method, "tensors": tensors})
+
+
+def versions() -> dict[str, str]:
+    """The libraries that an adapter is made with now."""
+    libraries = {name: metadata.version(name) for name in ("adapterkit", "torch", "transformers")}
+    return {"python": platform.python_version(), **libraries}
 
 
 def json_digest(value: Any) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from safetensors.torch import save_file
 
 from adapterkit.config import to_dict
@@ -15,11 +17,13 @@ from adapterkit.errors import ArtifactError
 
 from .card import render
 from .engines import judge
+from .files import Folder, find_folder, locate, read_bytes
 from .layout import CARD, MANIFEST, MOST_JSON_BYTES, PEFT_CONFIG, WEIGHTS
 from .manifest import tensors_digest
 from .peft_form import peft_values
-from .record import FileRecord, Record, to_values
+from .record import FileRecord, Record, from_values, to_values
 from .replacing import replacing
+from .strict_json import parse_object
 from .tensors import check_tensors
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
     from .manifest import Manifest
 
-__all__ = ["write_artifact"]
+__all__ = ["replace_manifest", "write_artifact"]
 
 
 def write_artifact(
@@ -78,6 +82,51 @@ def write_artifact(
     except (ValueError, TypeError, OSError) as error:
         raise ArtifactError(f"the adapter is not saved to {str(folder)!r}: {error}") from error
     return Path(os.path.realpath(folder))
+
+
+def replace_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> bool:
+    """Say something else beside an adapter that is saved: its weights stay as they are, and are not written again.
+
+    A card that somebody has edited stays as well; a signature, which would not fit any more, goes.
+
+    Args:
+        folder: An adapter's, with a manifest.
+        manifest: What is known of it now.
+
+    Returns:
+        Whether the card was edited.
+
+    Raises:
+        ArtifactError: It is none, or cannot be written; it is as it was.
+    """
+    try:
+        source = find_folder(folder)
+        before = parse_object(read_bytes(source, MANIFEST, MOST_JSON_BYTES), MANIFEST)
+        record = from_values(before)
+        with replacing(folder) as staging:
+            for name in record.files:
+                _bring(locate(source, name), staging / name)
+            _write_proof(staging, attrs.evolve(record, manifest=manifest), record.digest)
+            edited = _is_edited(source, before)
+            if edited:
+                shutil.copy2(locate(source, CARD), staging / CARD)
+    except (ValueError, TypeError, OSError) as error:
+        raise ArtifactError(f"the manifest in {str(folder)!r} is not replaced: {error}") from error
+    return edited
+
+
+def _bring(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the disk has no such links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _is_edited(folder: Path, values: Mapping[str, Any]) -> bool:
+    if not Folder(folder).has(CARD):
+        return False
+    return read_bytes(folder, CARD, MOST_JSON_BYTES) != render(values).encode("utf-8")
 
 
 def _write_proof(folder: Path, record: Record, digest: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from adapterkit.adapter import Adapter
+from adapterkit.artifact.card import render_model
 from adapterkit.artifact.fit import check_base
 from adapterkit.artifact.manifest import BaseReference
 from adapterkit.artifact.replacing import check_apart
@@ -21,7 +22,6 @@ from adapterkit.fingerprint import fingerprint
 from adapterkit.loading import DTYPES, Source, load_base
 from adapterkit.sites import find_sites
 
-from .card import render
 from .casting import dtype_name
 from .files import CARD, fetch, licence_of, rest_of, write_rest
 from .layout import Layout, NotPlainError, main_dtype
@@ -170,7 +170,8 @@ def _write_rest(base: Base, made: Baked, files: _Files | None, staging: Path) ->
     tokenizer = base.source.tokenizer
     if tokenizer is not None:
         tokenizer.save_pretrained(staging)
-    card = render(made, {} if files is None else files.licence)
+    values = made.to_json()
+    card = render_model(values, None if files is None else files.licence)
     (staging / CARD).write_text(card, encoding="utf-8")
-    text = json.dumps(made.to_json(), indent=2, ensure_ascii=False)
+    text = json.dumps(values, indent=2, ensure_ascii=False)
     (staging / REPORT).write_text(text + "\n", encoding="utf-8")

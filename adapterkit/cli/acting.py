@@ -1,4 +1,4 @@
-"""What ``--adapter`` may say: the folder of an adapter, the file of a blend, or several of them with weights."""
+"""What ``--adapter`` may say: a path, a reference of the store, an address, or several of them with weights."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from adapterkit.compose import load_acting, named_parts, parse
+from adapterkit.compose import named_parts, parse
 from adapterkit.errors import ConfigError, SelectionError, suggest
+from adapterkit.publishing import find as find_acting
+from adapterkit.publishing import is_address
+from adapterkit.store import Store, is_reference
 
 if TYPE_CHECKING:
     from adapterkit.base import Base
@@ -22,7 +25,8 @@ __all__ = ["ActingText", "check_acting", "open_acting", "read_acting"]
 ActingText = Annotated[
     str | None,
     Parameter(
-        help="An adapter's folder, a blend's file, or several: out/cards*0.7+out/tone*0.3; the base alone without it."
+        help="An adapter's folder, a blend's file, cards@3 of the store, hf://org/cards@v1, or several: "
+        "out/cards*0.7+out/tone*0.3; the base alone without it."
     ),
 ]
 
@@ -32,8 +36,9 @@ def open_acting(base: Base, text: str | None) -> Acting | None:
 
     Args:
         base: What they are to act on.
-        text: The folder of an adapter or the file of a blend; or such paths with a plus between them, each with a weight behind a
-            star where it is not 1. A text that is a path as a whole is that path, whatever its name holds.
+        text: The folder of an adapter, the file of a blend, a reference of the store or an address; or several with a plus between
+            them, each with a weight behind a star where it is not 1. A text that is a path as a whole is that path, whatever its
+            name holds.
 
     Raises:
         ConfigError: A path is not there, or a weight is no number.
@@ -49,7 +54,7 @@ def open_acting(base: Base, text: str | None) -> Acting | None:
 def read_acting(registry: Registry, text: str, option: str = "ADAPTER") -> Acting:
     """The same for what needs no base in memory; raises as :func:`open_acting` does."""
     check_acting(text, option)
-    find = functools.partial(load_acting, registry=registry)
+    find = functools.partial(find_acting, registry=registry)
     return find(text) if _is_there(text) else parse(text, find)
 
 
@@ -65,9 +70,14 @@ def check_acting(text: str, option: str = "--adapter") -> None:
         names = [name for name, _ in named_parts(text)]
     except SelectionError as error:
         raise ConfigError(f"{option} does not fit", [str(error)]) from None
-    missing = [_missing(Path(name)) for name in dict.fromkeys(names) if not _is_there(name)]
+    missing = [_missing(Path(name)) for name in dict.fromkeys(names) if not _is_named(name)]
     if missing:
         raise ConfigError(f"{option} does not fit", missing)
+
+
+def _is_named(name: str) -> bool:
+    """Whether something answers to it here; of an address, that is seen when it is asked."""
+    return _is_there(name) or is_address(name) or (is_reference(name) and (name in Store() or bool(set(name) & set("@:"))))
 
 
 def _is_there(path: str) -> bool:

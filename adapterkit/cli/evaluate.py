@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from adapterkit.adapter import Adapter
+from adapterkit.artifact.layout import CARD, MANIFEST, SIGNATURE
+from adapterkit.artifact.writer import replace_manifest
 from adapterkit.errors import ConfigError
 
 from .acting import ActingText, open_acting
@@ -74,6 +78,12 @@ def evaluate(
     ] = (),
     harness_folder: Annotated[str | None, Parameter(help="A folder with tasks of your own for it.")] = None,
     limit: Annotated[int | None, Parameter(help="At most so many rows of each of its tasks.")] = None,
+    save: Annotated[
+        bool, Parameter(help="Write the scores into the adapter's folder: its manifest and its card.", negative="")
+    ] = False,
+    name: Annotated[
+        str | None, Parameter(help="What DATA is called there, such as 'Banking77 test'; its file's name by default.")
+    ] = None,
     revision: Revision = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -89,6 +99,9 @@ def evaluate(
         raise ConfigError("evaluate does not fit", ["give DATA, or --harness TASK: one of the two"])
     if data is not None:
         check_file("DATA", data)
+    problems = _unsaveable(adapter, save=save, harness=bool(harness), name=name)
+    if problems:
+        raise ConfigError("evaluate does not fit", problems)
     shared = open_base(base, plugin, revision=revision, dtype=dtype, device=device, quantize=quantize)
     chosen = open_acting(shared, adapter)
     if harness:
@@ -107,10 +120,34 @@ def evaluate(
         resamples=resamples,
         seed=seed,
     )
+    if save and isinstance(chosen, Adapter):
+        _save(chosen.with_evaluation(result, name or ""), Path(str(adapter)))
     if as_json:
         print(json.dumps(result.to_json(answers=True), indent=2, ensure_ascii=False))
     else:
         _print(result)
+
+
+def _unsaveable(adapter: str | None, *, save: bool, harness: bool, name: str | None) -> list[str]:
+    """Why scores cannot be saved: said before the work, which would be lost."""
+    if not save:
+        return ["--name: says what saved scores are of; give --save as well"] if name is not None else []
+    problems = ["--save: keeps scores on DATA; those of --harness are printed"] if harness else []
+    if adapter is None or not Path(adapter).is_dir():
+        problems.append("--save: needs --adapter FOLDER, one adapter whose scores these are")
+    elif not (Path(adapter) / MANIFEST).is_file():
+        problems.append(f"--save: {adapter!r} has no {MANIFEST} to hold scores; save it with adapterkit first")
+    return problems
+
+
+def _save(adapter: Adapter, folder: Path) -> None:
+    signed = (folder / SIGNATURE).exists()
+    kept = replace_manifest(folder, adapter.manifest)
+    print(f"scores written to {folder}", file=sys.stderr)
+    if kept:
+        print(f"{CARD} was edited by hand, and is as it was", file=sys.stderr)
+    if signed:
+        print(f"{SIGNATURE} was of the manifest as it was, and is gone: sign the adapter again", file=sys.stderr)
 
 
 def _print(result: Evaluation) -> None:

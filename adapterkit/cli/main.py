@@ -37,6 +37,9 @@ COMMANDS = {
     "blend": "Find weights for adapters on a few examples.",
     "extract": "Make a low-rank adapter of what was tuned in full.",
     "export": "Write an adapter in the form that another program reads.",
+    "publish": "Publish an adapter, on the Hub or elsewhere.",
+    "pull": "Bring a published adapter into the store.",
+    "remote": "List, tag, roll back and delete published versions.",
     "bake": "Write a model of its own: the base with an adapter added to its weights.",
     "check": "Hold a method to its contract, on tiny models that are built in memory.",
 }

@@ -17,7 +17,7 @@ from .rows import Row
 from .tables import csv_rows, quoted_throughout, tsv_rows
 from .trees import json_line_rows, json_rows, known, parquet_rows
 
-__all__ = ["SUFFIXES", "Row", "explain_missing", "iter_rows", "read_rows"]
+__all__ = ["SUFFIXES", "Row", "explain_missing", "file_name", "iter_rows", "read_rows"]
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 AT_ONCE = 1000
@@ -134,6 +134,11 @@ def _not_utf8(path: Path, *, packed: bool) -> DataError:
         f"{path.name}:{number}: not UTF-8 (byte 0x{line[start]:02x}). If it is {seen}, convert it: "
         f"`iconv -f {seen} -t UTF-8 {path.name}`"
     )
+
+
+def file_name(source: Any) -> str:
+    """The name of a source that is a file, without its folder; empty for another."""
+    return Path(source).name if isinstance(source, (str, os.PathLike)) else ""
 
 
 def explain_missing(path: Path) -> str:

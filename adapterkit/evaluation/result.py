@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from adapterkit.artifact.evaluated import rounded
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,6 +29,9 @@ class Evaluation(Mapping[str, float]):
         scores: ``loss`` and ``perplexity`` per trained token, and what the metrics give: ``accuracy`` and more, each where
             the expected answers are such that it says something.
         rows: How many rows were scored.
+        name: The file that they came from, without its folder; empty where they came from none.
+        digest: The sha256 of all records of the data.
+        adapter: The digest of what was scored; empty for the base alone.
         intervals: For each score, between what values it may well lie on all rows of the kind: ``(low, high)``.
         confidence: Of the intervals, such as 0.95.
         details: What metrics say besides, as JSON values: ``["f1"]["classes"]``, ``["f1"]["matrix"]``,
@@ -45,6 +50,9 @@ class Evaluation(Mapping[str, float]):
 
     scores: Mapping[str, float]
     rows: int
+    name: str = ""
+    digest: str = ""
+    adapter: str = ""
     intervals: Mapping[str, Interval] = attrs.field(factory=dict)
     confidence: float = 0.95
     details: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, repr=False)
@@ -92,6 +100,21 @@ class Evaluation(Mapping[str, float]):
             }
             for row in chosen
         ]
+
+    def summary(self, name: str) -> dict[str, Any]:
+        """What a manifest keeps of it, under a name of the data: scores and intervals, the base's beside, and no answers."""
+        alone = self.base
+        found = {
+            "name": name,
+            "digest": self.digest,
+            "rows": self.rows,
+            "scores": dict(self.scores),
+            "base": dict(alone.scores) if alone is not None else {},
+            "intervals": dict(self.intervals),
+            "base_intervals": dict(self.base_intervals),
+            "confidence": self.confidence if self.intervals else None,
+        }
+        return {key: rounded(value) for key, value in found.items() if value not in ({}, "", None)}
 
     def to_json(self, *, answers: bool = False) -> dict[str, Any]:
         """All of it as JSON values; with ``answers``, every row's loss and answers too. What is no number is None."""

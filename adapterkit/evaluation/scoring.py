@@ -18,6 +18,7 @@ from adapterkit.contracts import Text
 from adapterkit.data.batching import collate
 from adapterkit.data.dataset import Encoded, encode_rows
 from adapterkit.data.padding import check_known, pad_id
+from adapterkit.data.reading import file_name
 from adapterkit.data.rendering import Renderer
 from adapterkit.data.reports import say_what_was_lost
 from adapterkit.errors import SelectionError
@@ -92,6 +93,7 @@ class Task:
         new: The longest answer, in tokens.
         metrics: What is scored, and whether each must be.
         options: Of the evaluation.
+        name: The file that the rows came from; empty where they came from none.
     """
 
     rows: Encoded
@@ -100,6 +102,7 @@ class Task:
     new: int
     metrics: tuple[tuple[Metric, ...], bool]
     options: ScoreOptions
+    name: str = ""
 
 
 def evaluate(
@@ -160,14 +163,14 @@ def prepare(
     if silent and not all(isinstance(record, Text) for record in rows.records):
         logger.warning("%d of %d rows expect no answer: they count in the loss alone", silent, len(rows.examples))
     if not asking:
-        return Task(rows, (), (), 0, metrics, options)
+        return Task(rows, (), (), 0, metrics, options, file_name(data))
     new = options.max_new_tokens or longest_answer(base, asking)
     fitting, unfit = that_fit(base, asking, rows.examples, new, max(_virtual(base, one) for one in adapters))
     for one in unfit[:MOST_SHOWN]:
         logger.warning("%s: %s", one.where, one.reason)
     if len(unfit) > MOST_SHOWN:
         logger.warning("%d more rows are not answered", len(unfit) - MOST_SHOWN)
-    return Task(rows, fitting, unfit, new, metrics, options)
+    return Task(rows, fitting, unfit, new, metrics, options, file_name(data))
 
 
 def score_all(base: Base, task: Task, contenders: Mapping[str, Acting | None]) -> dict[str, Evaluation]:
@@ -198,6 +201,9 @@ def _score(base: Base, task: Task, adapter: Acting | None, done: Callable[[int],
     return Evaluation(
         scores={"loss": loss.value, "perplexity": _perplexity(loss.value), **scores},
         rows=len(rows.examples),
+        name=task.name,
+        digest=rows.digest,
+        adapter="" if adapter is None else adapter.digest,
         intervals={**_loss_intervals(loss, options), **_intervals(measured.scores, len(references), options)},
         confidence=options.confidence,
         details=measured.details,

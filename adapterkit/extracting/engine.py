@@ -11,7 +11,7 @@ import torch
 
 from adapterkit.adapter import Adapter
 from adapterkit.artifact.fit import check_base
-from adapterkit.artifact.manifest import BaseReference, Manifest
+from adapterkit.artifact.manifest import BaseReference, Manifest, versions
 from adapterkit.checkpoint import Checkpoint, model_without_weights
 from adapterkit.config import to_dict
 from adapterkit.effects import LowRank
@@ -124,7 +124,7 @@ def extract(
         "lost": lost,
     }
     method, config, tensors = expressed(registry, _effects(within, found), ours.sites)
-    manifest = Manifest(base=ours.reference, plugin=registry.provider(method), lineage=lineage)
+    manifest = Manifest(base=ours.reference, plugin=registry.provider(method), versions=versions(), lineage=lineage)
     return Adapter(method.name, config, tensors, manifest)
 
 

@@ -13,7 +13,7 @@ import attrs
 import torch
 
 from adapterkit.adapter import Adapter
-from adapterkit.artifact.manifest import Manifest
+from adapterkit.artifact.manifest import Manifest, versions
 from adapterkit.errors import ConfigError, SelectionError, UnknownNameError, suggest
 from adapterkit.registry import Registry, default_registry
 
@@ -130,7 +130,9 @@ def merge(
         "parents": [_said(one) for one in parents],
         "lost": lost,
     }
-    manifest = Manifest(base=base_of(parents, base), plugin=registry.provider(method), lineage=lineage)
+    manifest = Manifest(
+        base=base_of(parents, base), plugin=registry.provider(method), versions=versions(), lineage=lineage
+    )
     return Adapter(method.name, config, tensors, manifest)
 
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from adapterkit.adapter import Adapter
-from adapterkit.artifact.manifest import Manifest
-from adapterkit.config import to_dict
+from adapterkit.artifact.evaluated import with_result
+from adapterkit.artifact.writer import replace_manifest
+from adapterkit.errors import ArtifactError
 from adapterkit.resident import flatten, load_state
 
-from .identity import summary, versions
+from .manifest import manifest_of, summary_of
 from .record import peak_memory
 from .telling import tell, tell_again
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from adapterkit.base import Base
 
     from .preparing import Prepared
 
 __all__ = ["conclude", "fail", "give_up"]
+
+logger = logging.getLogger("adapterkit")
 
 
 def conclude(home: Base, one: Prepared) -> Adapter:
@@ -29,7 +37,7 @@ def conclude(home: Base, one: Prepared) -> Adapter:
         load_state(one.layers, watch.kept)
     with training.random.drawn():
         config, kept = base.registry.call("finish", one.method, config=one.config, layers=dict(one.layers.items()))
-    adapter = Adapter(one.method.name, config, flatten(kept), training.processes.from_main(_manifest(one)))
+    adapter = Adapter(one.method.name, config, flatten(kept), training.processes.from_main(manifest_of(one)))
     if not training.processes.lockstep:  # else the base is in pieces, and given up
         home.load(adapter)
     output = training.run.output
@@ -41,8 +49,8 @@ def conclude(home: Base, one: Prepared) -> Adapter:
     if training.checkpoints:  # only now: the record is what says that the run need not be gone on with
         training.checkpoints.clear()
     training.log.close(status)
-    if output and training.processes.main:
-        tell(one, adapter, output)
+    scores = tell(one, adapter, output) if output and training.processes.main else None
+    adapter = _with_scores(one, adapter, training.processes.from_main(summary_of(one, scores) if scores else None))
     if training.processes.main:
         base.registry.notify("adapterkit_train_finished", run=training.run, adapter=adapter)
     return adapter
@@ -79,22 +87,15 @@ def progress(one: Prepared) -> dict[str, Any]:
     }
 
 
-def _manifest(one: Prepared) -> Manifest:
-    """What is worth knowing of the run, as far as it would be the same the next time."""
-    base, run, log = one.base, one.training.run, one.training.log
-    kept = one.training.watch.kept_step
-    training = {
-        "objective": one.asked.objective,
-        "options": to_dict(run.options),
-        "steps": one.training.step if kept is None else kept,
-        **({"quantize": base.quantized} if base.quantized else {}),
-        **{name: value for name, value in summary(one.rows).items() if value is not None},
-    }
-    # of the state that became the adapter, and not of steps that were taken after it
-    losses = {name: log.last(name, until=kept) for name in ("loss", "eval_loss", "general_loss")}
-    return Manifest(
-        base=base.reference,
-        plugin=base.registry.provider(one.method),
-        training={**training, **{name: value for name, value in losses.items() if value is not None}},
-        versions=versions(),
-    )
+def _with_scores(one: Prepared, adapter: Adapter, summary: Mapping[str, Any] | None) -> Adapter:
+    """The adapter with the scores of its report, in the run's folder too; its weights are not written again."""
+    if summary is None:
+        return adapter
+    manifest = attrs.evolve(adapter.manifest, evaluation=with_result(adapter.manifest.evaluation, summary))
+    output = one.training.run.output
+    if output and one.training.processes.main:
+        try:
+            replace_manifest(output / "adapter", manifest)
+        except ArtifactError:
+            logger.exception("the adapter is saved, but without its scores")
+    return attrs.evolve(adapter, manifest=manifest)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from adapterkit.adapter import Adapter
+from adapterkit.artifact.manifest import versions
 from adapterkit.config import to_dict
 
 from .record import RunRecord, device_name
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from .training import Training
 
-__all__ = ["fixed", "identity", "made_before", "summary", "versions"]
+__all__ = ["fixed", "identity", "made_before", "summary"]
 
 
 def fixed(base: Base, method: Method, objective: str, training: Training, rows: TrainingData) -> dict[str, Any]:
@@ -83,14 +82,6 @@ def identity(known: Mapping[str, Any]) -> dict[str, Any]:
     same = {**{name: known.get(name) for name in names}, "options": options, "base": known["base"]["fingerprint"]}
     plain: dict[str, Any] = json.loads(json.dumps(same))
     return plain
-
-
-def versions() -> dict[str, str]:
-    """The libraries that a run was made with."""
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("adapterkit", "torch", "transformers")},
-    }
 
 
 def made_before(folder: Path, same: Mapping[str, Any], base: Base) -> Adapter | None:

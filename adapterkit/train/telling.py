@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from adapterkit.adapter import Adapter
-    from adapterkit.base import Base
     from adapterkit.data.dataset import Encoded
+    from adapterkit.evaluation import Evaluation
 
     from .preparing import Prepared
 
@@ -33,18 +33,23 @@ MOST_AUDITED = 50_000
 """Beyond so many rows an audit takes minutes: it is then for ``adapterkit audit``, when somebody wants it."""
 
 
-def tell(one: Prepared, adapter: Adapter, folder: Path) -> None:
-    """Write everything; the adapter is on the disk already, and whatever goes wrong here is said and costs no more than this."""
+def tell(one: Prepared, adapter: Adapter, folder: Path) -> Evaluation | None:
+    """Write everything; the adapter is on the disk already, and whatever goes wrong here is said and costs no more than this.
+
+    Returns:
+        The scores, where there are any.
+    """
     list_unusable(folder / "unusable.jsonl", one.rows.reports)
     if not one.asked.report:
-        return
-    job = one.job.options
+        return None
+    job, result = one.job.options, None
     try:
         scored = one.rows.held_out is not None and one.asked.report_rows
         if scored and one.training.processes.lockstep:
             logger.warning("the base is in pieces, so the report has no scores: `adapterkit evaluate` makes them")
         elif one.rows.held_out is not None and scored:
-            _write(folder / "evaluation.json", _scores(one.base, adapter, one.rows.held_out, one.asked.report_rows))
+            result = evaluate(one.base, _some(one.rows.held_out, one.asked.report_rows), adapter=adapter)
+            _write(folder / "evaluation.json", _said(result, one.rows.held_out))
         if one.rows.rows.report.rows <= MOST_AUDITED:
             about = {name: job[name] for name in ("columns", "format", "eval_data") if job.get(name) is not None}
             found = audit(one.base, one.job.data, max_length=one.training.options.max_length, **about)
@@ -52,6 +57,7 @@ def tell(one: Prepared, adapter: Adapter, folder: Path) -> None:
     except Exception:
         logger.exception("the adapter is saved; scores or audit for its report could not be made")
     tell_again(folder)
+    return result
 
 
 def tell_again(folder: Path) -> None:
@@ -62,10 +68,8 @@ def tell_again(folder: Path) -> None:
         logger.exception("the report of %s could not be written; try `adapterkit report %s`", folder, folder)
 
 
-def _scores(base: Base, adapter: Adapter, rows: Encoded, most: int) -> dict[str, Any]:
-    chosen = _some(rows, most)
-    result = evaluate(base, chosen, adapter=adapter)
-    raw = all(isinstance(record, Text) for record in chosen.records)
+def _said(result: Evaluation, rows: Encoded) -> dict[str, Any]:
+    raw = all(isinstance(record, Text) for record in rows.records)
     return {**result.to_json(), "held_out_rows": len(rows.examples), "examples": [] if raw else result.examples()}
 
 

@@ -2,30 +2,138 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
+
+from adapterkit.artifact.files import Files, Folder, find_folder
+from adapterkit.artifact.layout import (
+    MANIFEST,
+    MOST_JSON_BYTES,
+    MOST_WEIGHT_BYTES,
+    PEFT_CONFIG,
+    SIGNATURE,
+    WEIGHTS,
+)
 from adapterkit.artifact.loader import Artifact, read_artifact
+from adapterkit.errors import ArtifactError, TrustError
+
+from .policy import current_policy
+from .signing import MOST_SIGNATURE_BYTES, verify
 
 if TYPE_CHECKING:
-    import os
+    import io
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
-    from adapterkit.artifact.files import Files
     from adapterkit.registry import Registry
 
-__all__ = ["read_trusted"]
+__all__ = ["check_model", "read_trusted"]
+
+MOST_BYTES = {
+    MANIFEST: MOST_JSON_BYTES,
+    PEFT_CONFIG: MOST_JSON_BYTES,
+    SIGNATURE: MOST_SIGNATURE_BYTES,
+    WEIGHTS: MOST_WEIGHT_BYTES,
+}
+"""The files that make an adapter, and what is read of each at most; the card is for people."""
+CHUNK = 1 << 20
 
 
 def read_trusted(source: str | os.PathLike[str] | Files, registry: Registry, *, origin: str = "") -> Artifact:
     """Read an adapter, if the policy lets it in.
 
+    Where a signature is needed, the adapter's files are copied to a private folder, verified there and read from there: what
+    was verified is what is loaded.
+
     Args:
         source: The adapter's folder, or its files wherever they lie.
         registry: Where its method is looked up.
-        origin: Where it comes from, as a URL with its revision; a folder's own path where none is given.
+        origin: Where it comes from, as a URL with its revision. Without one, a folder comes from its own path, and files that lie
+            elsewhere were made here.
 
     Raises:
         TrustError: The policy does not let it in.
         ArtifactError: It is refused for what it is.
+        ConfigError: The policy cannot be read.
     """
-    del origin
-    return read_artifact(source, registry)
+    policy = current_policy()
+    if policy is None:
+        return read_artifact(source, registry)
+    try:
+        files = Folder(find_folder(source)) if isinstance(source, (str, os.PathLike)) else source
+        rule = policy.check(origin or (files.path if isinstance(files, Folder) else ""))
+        if not rule.signers:
+            return read_artifact(files, registry)
+        with _copied(files) as copy:
+            verify(copy.folder.path, policy.keys(rule))
+            return read_artifact(copy, registry)
+    except TrustError as error:
+        raise TrustError(f"{_said(source)} is not let in: {error}") from None
+    except OSError as error:
+        raise ArtifactError(f"{_said(source)} is refused: {error.strerror or error}") from error
+
+
+def check_model(folder: str | os.PathLike[str], *, origin: str = "") -> None:
+    """Hold a whole model's folder, which nobody else writes into, to the policy, as :func:`read_trusted` does an adapter.
+
+    Raises:
+        TrustError: The policy does not let it in.
+        ArtifactError: There is no such folder.
+        ConfigError: The policy cannot be read.
+    """
+    policy = current_policy()
+    if policy is None:
+        return
+    path = find_folder(folder)
+    try:
+        rule = policy.check(origin or path)
+        if rule.signers:
+            verify(path, policy.keys(rule))
+    except TrustError as error:
+        raise TrustError(f"model folder {str(folder)!r} is not let in: {error}") from None
+
+
+@attrs.frozen
+class _Copy:
+    """The files of an adapter in a private folder, by the name of where they were."""
+
+    folder: Folder
+    said: str
+
+    def has(self, name: str) -> bool:
+        return self.folder.has(name)
+
+    def open(self, name: str) -> AbstractContextManager[tuple[io.RawIOBase, int]]:
+        return self.folder.open(name)
+
+    def __str__(self) -> str:
+        return self.said
+
+
+@contextlib.contextmanager
+def _copied(files: Files) -> Iterator[_Copy]:
+    with tempfile.TemporaryDirectory(prefix="adapterkit-verify-") as name:  # for this user alone
+        folder = Path(os.path.realpath(name))
+        for file, most in MOST_BYTES.items():
+            if files.has(file):
+                with files.open(file) as (stream, size), (folder / file).open("wb") as copy:
+                    if size > most:
+                        raise ArtifactError(f"{files} is refused: {file} has {size:,} bytes; at most {most:,} are read")
+                    _copy(stream, copy, size)
+        yield _Copy(Folder(folder), str(files))
+
+
+def _copy(stream: io.RawIOBase, copy: io.BufferedWriter, size: int) -> None:
+    """So many bytes: a file that grows while it is read fills no disk, and is not what was signed."""
+    while size > 0 and (chunk := stream.read(min(size, CHUNK))):
+        copy.write(chunk)
+        size -= len(chunk)
+
+
+def _said(source: str | os.PathLike[str] | Files) -> str:
+    return f"adapter folder {os.fspath(source)!r}" if isinstance(source, (str, os.PathLike)) else str(source)

@@ -114,7 +114,7 @@ def _pause(error: BaseException | None, tried: int) -> float | None:
     return wait if wait <= LONGEST_WAIT and isinstance(error, NETWORK) and not isinstance(error, ValueError) else None
 
 
-def _quiet(error: Exception) -> Exception:
+def _quiet(error: BaseException) -> BaseException:
     """The error as a cause, with its token out of whatever a traceback would show."""
     error.args = tuple(_clean(one) if isinstance(one, str) else one for one in error.args)
     error.__cause__, error.__context__ = None, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import shutil
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,9 @@ __all__ = ["HubRepository"]
 
 MAIN = "main"
 HUB_HOSTS = ("huggingface.co", "hf.co")
-"""Where the public Hub keeps its files: on hosts of its own."""
+"""Where the public Hub keeps its files: on these and hosts below them."""
+MORE_HOSTS = "ADAPTERKIT_HUB_HOSTS"
+"""Names hosts, with their ports and commas between, from which another server lets its files be fetched."""
 FIRST_COMMIT = "initial commit"
 
 
@@ -105,11 +108,15 @@ class HubRepository:
         return found.size
 
     def _check_host(self, name: str, location: str) -> None:
-        """Refuse to be sent elsewhere: the Hub's files are on its own hosts, another server's on that server."""
-        own, host = urlsplit(endpoint()).hostname or "", urlsplit(location).hostname or ""
-        allowed = HUB_HOSTS if own in HUB_HOSTS else (own,)
-        if not any(host == one or host.endswith(f".{one}") for one in allowed):
-            raise RemoteError(f"{self.url} sends to another host for {name}, {host!r}; it is not followed")
+        """Refuse to be sent elsewhere: files come from the server itself, the public Hub's from its own hosts too."""
+        own, host = urlsplit(endpoint()).netloc, urlsplit(location).netloc
+        further = [one.strip() for one in os.environ.get(MORE_HOSTS, "").split(",")]
+        is_hub = own in HUB_HOSTS and any(host == one or host.endswith(f".{one}") for one in HUB_HOSTS)
+        if host not in (own, *further) and not is_hub:
+            raise RemoteError(
+                f"{self.url} sends to another host for {name}, {host!r:.100}, which is not followed; if the server keeps its files "
+                f"there, name it in {MORE_HOSTS}"
+            )
 
     def fetch(self, revision: str, names: Sequence[str], folder: Path) -> None:
         """Download, each file to its place in ``folder`` and no further than the size that was named for it."""

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapterkit import Adapter, Base, BaseLoadError, Blend, ConfigError, SelectionError
+from adapterkit.artifact.card import render_model
 from adapterkit.artifact.manifest import BaseReference, Manifest
 from adapterkit.baking import Baked, BakedLayer
-from adapterkit.baking.card import render
 from adapterkit.baking.shards import Stored, headers, parse_size, plan_shards, write_shard
 from adapterkit.errors import ArtifactError
 from adapterkit.testing import tiny_llama
@@ -368,7 +368,7 @@ def test_a_card_is_made_of_texts_that_stay_texts():
     layers = (BakedLayer(name=name, update=math.inf, survived=0.5, error=0.1),)
     parts = ({"method": "lora", "digest": "0" * 64, "weight": -0.5},)
     made = Baked(folder="", layers=layers, survived=0.5, dtype="bfloat16", base=BaseReference(name=name), parts=parts)
-    card = render(made, {"license": 'a"\nb: c'})
+    card = render_model(made.to_json(), {"license": 'a"\nb: c'})
     assert "<script>" not in card
     assert yaml.safe_load(card.split("---\n")[1])["license"] == 'a"\nb: c'
     assert made.to_json()["layers"][0]["update"] is None

@@ -1,0 +1,115 @@
+"""Pulls a published adapter into the store: the commit pinned, no file but its own, through the trusted loader."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapterkit.artifact.layout import MANIFEST, PEFT_CONFIG, WEIGHTS
+from adapterkit.artifact.replacing import lock
+from adapterkit.errors import ArtifactError, RemoteError, UnknownNameError
+from adapterkit.registry import default_registry
+from adapterkit.store import Store
+from adapterkit.trust import current_policy
+from adapterkit.trust.reading import MOST_BYTES
+
+from .address import Address, parse_address
+from .sending import say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from adapterkit.registry import Registry
+    from adapterkit.store import Version
+
+__all__ = ["MOST_BYTES", "check_sizes", "pull"]
+
+
+def pull(url: str, *, name: str | None = None, store: Store | None = None, registry: Registry | None = None) -> Version:
+    """Bring a published adapter into the store; one that is there already is not fetched again.
+
+    Args:
+        url: Such as ``"hf://org/cards@v1"``: a tag, a branch or a commit; the newest version without one.
+        name: What it is called in the store; the last part of the address by default.
+        store: By default the store of this user.
+        registry: The plugins to use.
+
+    Returns:
+        The version in the store, whose ``origin`` is the address with the commit.
+
+    Raises:
+        UnknownNameError: There is no such repository or revision.
+        RemoteError: It cannot be reached, or does not keep its word.
+        ArtifactError: What is there is refused, by the trust policy too; nothing of it is kept.
+    """
+    plugins = registry or default_registry()
+    address = parse_address(url)
+    _check_policy(address)  # before anything is asked there
+    held = store or Store(registry=plugins)
+    repository = address.open(plugins)
+    pinned = address.at(repository.resolve(address.revision))
+    _check_policy(pinned)
+    wanted = name or pinned.name
+    known = [version for version in _versions(held, wanted) if version.origin == str(pinned)]
+    if known:
+        return known[-1]
+    sizes = repository.sizes(pinned.revision, tuple(MOST_BYTES))
+    check_sizes(pinned, sizes)
+    say(f"fetching {sum(sizes.values()):,} bytes from {pinned.url}@{pinned.revision[:12]}")
+    with _downloads(held, str(pinned)) as folder:
+        repository.fetch(pinned.revision, sorted(sizes), folder)
+        return held.add(folder, wanted, origin=str(pinned), why=f"pulled from {address}")
+
+
+def _check_policy(address: Address) -> None:
+    policy = current_policy()
+    if policy is not None:
+        policy.check(str(address))
+
+
+def _versions(store: Store, name: str) -> list[Version]:
+    try:
+        return store.versions(name)
+    except UnknownNameError:
+        return []
+
+
+@contextlib.contextmanager
+def _downloads(store: Store, what: str) -> Iterator[Path]:
+    """A folder in the store for what is fetched: who was cut off gets the same one again, and nobody else meanwhile."""
+    folder = store.folder / "downloads" / hashlib.sha256(what.encode()).hexdigest()[:32]
+    folder.mkdir(parents=True, exist_ok=True)
+    held = lock(folder)
+    if held is None:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as own:
+            yield Path(own)
+        return
+    try:
+        yield folder
+    except (RemoteError, KeyboardInterrupt):
+        raise  # what has arrived is kept: the next call goes on from there
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(held)
+
+
+def check_sizes(address: Address, sizes: Mapping[str, int]) -> None:
+    """Refuse what is no adapter, or is too large to be one, before it is fetched.
+
+    Raises:
+        ArtifactError: It is.
+    """
+    if WEIGHTS not in sizes or not {MANIFEST, PEFT_CONFIG} & set(sizes):
+        raise ArtifactError(f"{address} holds no adapter: {WEIGHTS} and {MANIFEST} or {PEFT_CONFIG} are not there")
+    for name, size in sizes.items():
+        if size > MOST_BYTES[name]:
+            raise ArtifactError(f"{address}: {name} has {size:,} bytes; at most {MOST_BYTES[name]:,} are fetched")

@@ -1,0 +1,161 @@
+"""Takes adapters in: staged and checked, then their blobs, then the commit that makes them visible."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import attrs
+
+from adapterkit.artifact.files import Folder, find_folder
+from adapterkit.artifact.layout import MANIFEST, SIGNATURE
+from adapterkit.errors import ArtifactError
+
+from . import journal
+from .pieces import StoredFiles, cut
+from .values import Version
+from .versions import NEWEST, read_files, read_versions
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
+
+    from adapterkit.adapter import Adapter
+    from adapterkit.registry import Registry
+
+    from .blobs import Blobs
+    from .values import Piece, StoredFile
+
+__all__ = ["BlobGoneError", "Incoming", "register", "same_as", "stage"]
+
+
+class BlobGoneError(Exception):
+    """A blob was collected between its writing and the commit: the adapter has to be staged again."""
+
+
+@attrs.frozen
+class Incoming:
+    """An adapter whose pieces are written and checked, but known to nobody yet."""
+
+    digest: str
+    files: dict[str, StoredFile]
+
+    @property
+    def manifest(self) -> str:
+        """The sha256 of its manifest."""
+        return self.files[MANIFEST].sha256
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """Everything that it consists of."""
+        return [piece for file in self.files.values() for piece in file.pieces]
+
+
+def stage(
+    source: Adapter | str | os.PathLike[str], folder: Path, blobs: Blobs, registry: Registry, origin: str = ""
+) -> Incoming:
+    """Write an adapter's pieces into ``folder``; one that comes from files goes through the trusted loader.
+
+    What the loader reads are the pieces themselves: what was checked is what is stored.
+
+    Raises:
+        ArtifactError: The adapter is refused.
+    """
+    from adapterkit.adapter import Adapter
+    from adapterkit.trust import read_trusted
+
+    folder.mkdir(exist_ok=True)
+    if isinstance(source, Adapter):
+        return _stage_saved(source, folder, registry)
+    what = f"adapter folder {os.fspath(source)!r}"
+    try:
+        path = find_folder(source)
+        written_here = Folder(path).has(MANIFEST)
+        staged = StoredFiles(what, cut(Folder(path), folder) if written_here else {}, blobs, folder)
+    except (ArtifactError, OSError) as error:
+        raise ArtifactError(f"{what} is refused: {error}") from error
+    if not written_here:  # another program's: it gets a manifest
+        return _stage_saved(Adapter(*read_trusted(path, registry, origin=origin)), folder, registry)
+    adapter = Adapter(*read_trusted(staged, registry, origin=origin or str(path)))
+    return Incoming(adapter.digest, dict(staged.files))
+
+
+def register(
+    db: sqlite3.Connection,
+    incoming: Incoming,
+    blobs: Blobs,
+    *,
+    name: str,
+    who: str,
+    why: str = "",
+    origin: str = "",
+    number: int = 0,
+    action: str = "add",
+) -> Version:
+    """Make an adapter visible, in the caller's transaction.
+
+    Args:
+        db: The tables, within a transaction that writes.
+        incoming: The adapter, its blobs in their places.
+        blobs: Where they are.
+        name: What it is called.
+        who: Who adds it.
+        why: What they say.
+        origin: Where it comes from.
+        number: The number that it should have; the next one where it is taken, or 0.
+        action: What the journal calls it.
+
+    Raises:
+        BlobGoneError: A blob is not there any more.
+    """
+    if any(not blobs.has(piece.sha256) for piece in incoming.pieces):
+        raise BlobGoneError
+    (newest,) = db.execute("SELECT coalesce(max(number), 0) FROM versions WHERE name = ?", (name,)).fetchone()
+    taken = not number or db.execute("SELECT 1 FROM versions WHERE (name, number) = (?, ?)", (name, number)).fetchone()
+    given = newest + 1 if taken else number
+    entry = journal.append(db, action=action, name=name, who=who, after=given, why=why)
+    version = Version(
+        name=name,
+        number=given,
+        digest=incoming.digest,
+        manifest=incoming.manifest,
+        bytes=sum(file.size for file in incoming.files.values()),
+        created=entry.at,
+        who=who,
+        why=why,
+        origin=origin,
+    )
+    values = attrs.astuple(version)
+    db.execute(f"INSERT INTO versions VALUES ({', '.join('?' * len(values))})", values)  # noqa: S608
+    for file in incoming.files.values():
+        _write_file(db, version, file)
+    return version
+
+
+def same_as(db: sqlite3.Connection, incoming: Incoming, name: str, *, newest: bool) -> Version | None:
+    """The version of that name that is this adapter already: the newest one, or any; the card may differ."""
+    if newest:
+        known = read_versions(db, f"name = ? AND {NEWEST}", (name,))
+    else:
+        known = read_versions(db, "name = ? AND manifest = ? AND state = 'present'", (name, incoming.manifest))
+    alike = (version for version in known if version.manifest == incoming.manifest)
+    return next((one for one in alike if _signature(read_files(db, one)) == _signature(incoming.files)), None)
+
+
+def _signature(files: dict[str, StoredFile]) -> str:
+    return files[SIGNATURE].sha256 if SIGNATURE in files else ""
+
+
+def _write_file(db: sqlite3.Connection, version: Version, file: StoredFile) -> None:
+    known = db.execute("SELECT 1 FROM contents WHERE sha256 = ?", (file.sha256,)).fetchone()
+    if not known:
+        db.execute("INSERT INTO contents VALUES (?, ?)", (file.sha256, file.size))
+        rows = [(file.sha256, place, piece.sha256, piece.size) for place, piece in enumerate(file.pieces)]
+        db.executemany("INSERT INTO pieces VALUES (?, ?, ?, ?)", rows)
+    db.execute("INSERT INTO files VALUES (?, ?, ?, ?)", (version.name, version.number, file.name, file.sha256))
+
+
+def _stage_saved(adapter: Adapter, folder: Path, registry: Registry) -> Incoming:
+    saved = adapter.save(folder / "adapter", registry=registry)
+    files = cut(Folder(saved), folder)
+    return Incoming(adapter.digest, files)

@@ -1,0 +1,183 @@
+"""The blobs: read-only files that are called by their sha256, and the folder in which they are written."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from adapterkit.artifact.replacing import lock
+from adapterkit.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .values import Piece
+
+__all__ = ["Blob", "Blobs"]
+
+NAME = re.compile(r"[0-9a-f]{64}")
+READ_ONLY = 0o444
+A_MOMENT = 60
+"""Seconds in which a writer has surely taken hold of the folder that it made."""
+
+
+@attrs.frozen
+class Blob:
+    """A blob on the disk: its name, size, and when it was last written or asked for."""
+
+    sha256: str
+    size: int
+    used: float
+
+
+@attrs.frozen
+class Blobs:
+    """The blobs of a store. None is ever changed: it is there as a whole, or not."""
+
+    folder: Path
+    staged: Path
+
+    def path(self, sha256: str) -> Path:
+        """Where a blob lies, if it is there."""
+        return self.folder / sha256[:2] / sha256
+
+    def has(self, sha256: str) -> bool:
+        """Whether it is there, as far as its name says."""
+        return self.path(sha256).exists()
+
+    def is_sound(self, piece: Piece) -> bool:
+        """Whether it is there, and every byte is what its name says."""
+        try:
+            with self.path(piece.sha256).open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                return size == piece.size and hashlib.file_digest(file, "sha256").hexdigest() == piece.sha256
+        except OSError:
+            return False
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A folder to write in, which is gone when the block ends, or with the next collection after its writer died.
+
+        Raises:
+            StoreError: It cannot be made.
+        """
+        folder = self.staged / secrets.token_hex(8)
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise StoreError(f"the store {str(self.staged.parent)!r} cannot be written: {error.strerror}") from None
+        held = lock(folder, wait=True)  # until this writer ends, in any way
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            if held is not None:
+                os.close(held)
+
+    def settle(self, staged: Path, pieces: Iterable[Piece]) -> None:
+        """Move pieces to their places, on the disk before this returns; one that is there and sound is left as it is.
+
+        Args:
+            staged: The folder with the pieces, each called by its sha256.
+            pieces: Which ones.
+
+        Raises:
+            StoreError: The disk is full, or the store cannot be written.
+        """
+        touched: set[Path] = set()
+        try:
+            for piece in sorted(set(pieces), key=lambda one: one.sha256):
+                if self.is_sound(piece):
+                    with contextlib.suppress(OSError):
+                        os.utime(self.path(piece.sha256))  # it is needed again: its grace begins anew
+                else:
+                    touched.add(self._settle(staged / piece.sha256, self.path(piece.sha256)))
+            for folder in sorted(touched):
+                _sync(folder)
+        except OSError as error:
+            raise StoreError(f"the store {str(self.staged.parent)!r} cannot be written: {error}") from error
+
+    def all(self) -> Iterator[Blob]:
+        """Every blob, in order."""
+        for folder in sorted(self._folders()):
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+                if NAME.fullmatch(entry.name):
+                    with contextlib.suppress(FileNotFoundError):  # collected meanwhile
+                        state = entry.stat(follow_symlinks=False)
+                        yield Blob(entry.name, state.st_size, state.st_mtime)
+
+    def strange(self) -> Iterator[Path]:
+        """What lies among the blobs and is none."""
+        for folder in sorted(self._folders()):
+            yield from (path for path in sorted(folder.iterdir()) if not NAME.fullmatch(path.name) or path.is_symlink())
+
+    def used(self, sha256: str) -> float:
+        """When a blob was last written or asked for; 0 where it is not there."""
+        try:
+            return self.path(sha256).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def remove(self, sha256: str) -> bool:
+        """Delete a blob; whether it was there."""
+        try:
+            self.path(sha256).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def left(self) -> list[Path]:
+        """The folders in which dead writers have left something."""
+        with contextlib.suppress(FileNotFoundError):
+            return [path for path in sorted(self.staged.iterdir()) if _is_left(path)]
+        return []
+
+    def _folders(self) -> list[Path]:
+        try:
+            return [Path(entry.path) for entry in os.scandir(self.folder) if entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            return []
+
+    def _settle(self, piece: Path, target: Path) -> Path:
+        folder = target.parent
+        if not folder.is_dir():
+            for missing in (self.folder.parent, self.folder, folder):
+                with contextlib.suppress(FileExistsError):
+                    missing.mkdir()
+                    _sync(missing.parent)
+        piece.chmod(piece.stat().st_mode & READ_ONLY)
+        _sync(piece)
+        piece.replace(target)
+        return folder
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether nobody writes there any more; a folder that was made just now may not be held yet."""
+    try:
+        if time.time() - folder.stat().st_mtime < A_MOMENT and not any(folder.iterdir()):
+            return False
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    held = lock(folder)
+    if held is not None:
+        os.close(held)
+    return held is not None
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,164 @@
+"""Reads a whole store, and names what is damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import TYPE_CHECKING
+
+import attrs
+
+from adapterkit.artifact.layout import MANIFEST, MOST_JSON_BYTES
+from adapterkit.errors import ArtifactError, StoreError
+
+from . import journal
+from .pieces import StoredFiles
+from .values import PRESENT, Checked, StoredFile, Version
+from .versions import read_files, read_version, read_versions
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from .blobs import Blobs
+    from .index import Index
+    from .values import Entry
+
+__all__ = ["check"]
+
+CHUNK = 1 << 20
+
+
+def check(index: Index, blobs: Blobs) -> Checked:
+    """Look at every row, every blob and every file; see :meth:`Store.check`."""
+    problems: list[str] = []
+    with index.reading() as db:
+        problems += _index_problems(db)
+        versions = read_versions(db, "state = 'present'")
+        files = {str(version): read_files(db, version) for version in versions}
+        entries = journal.entries(db)
+        problems += journal.check_chain(entries)
+        problems += _disagreements(db, entries)
+    contents = {file.sha256: file for held in files.values() for file in held.values()}
+    broken = {sha256: said for sha256, file in contents.items() if (said := _problem(file, blobs))}
+    for version in versions:
+        held = files[str(version)]
+        found = list(_version_problems(version, held, broken, blobs))
+        if found and _is_present(index, version):  # it may have been collected meanwhile
+            problems += found
+    problems += [f"{path.name!r} lies among the blobs, and is none" for path in blobs.strange()]
+    needed = {piece.sha256: piece.size for file in contents.values() for piece in file.pieces}
+    return Checked(
+        versions=len(versions),
+        files=len(contents),
+        blobs=len(needed),
+        bytes=sum(needed.values()),
+        entries=len(entries),
+        orphans=sum(1 for blob in blobs.all() if blob.sha256 not in needed),
+        problems=tuple(problems),
+    )
+
+
+def _index_problems(db: sqlite3.Connection) -> Iterator[str]:
+    for (said,) in db.execute("PRAGMA integrity_check(20)"):
+        if said != "ok":
+            yield f"index: {said}"
+    for table, _, parent, _ in db.execute("PRAGMA foreign_key_check"):
+        yield f"index: a row of {table} belongs to no row of {parent}"
+    for (sha256,) in db.execute("SELECT sha256 FROM contents WHERE sha256 NOT IN (SELECT content FROM files)"):
+        yield f"index: file {sha256} belongs to no version"
+    for sha256, size, whole in db.execute(
+        "SELECT sha256, contents.size, coalesce(sum(pieces.size), -1) AS whole FROM contents"
+        " LEFT JOIN pieces ON content = sha256 GROUP BY sha256 HAVING whole != contents.size"
+    ):
+        yield f"index: file {sha256} has {size} bytes, and its pieces {max(whole, 0)}"
+    for name, number in db.execute(
+        "SELECT name, number FROM versions AS v WHERE (state = 'present') != EXISTS"
+        " (SELECT 1 FROM files AS f WHERE (f.name, f.number, f.file) = (v.name, v.number, ?))",
+        (MANIFEST,),
+    ):
+        yield f"index: {name}@{number} has no files, or files although it is gone"
+
+
+def _disagreements(db: sqlite3.Connection, entries: list[Entry]) -> Iterator[str]:
+    """Where the tables are not what the journal's changes make of them."""
+    states: dict[tuple[str, int], str] = {}
+    for entry in entries:
+        if entry.action in ("add", "import") and entry.after is not None:
+            states[entry.name, entry.after] = PRESENT
+        elif entry.action in ENDS and entry.before is not None:
+            states[entry.name, entry.before] = ENDS[entry.action]
+    rows = db.execute("SELECT name, number, state FROM versions").fetchall()
+    written = {(name, number): state for name, number, state in rows}
+    for name, number in sorted(states.keys() | written.keys()):
+        said, is_ = states.get((name, number), "unknown"), written.get((name, number), "unknown")
+        if said != is_:
+            yield f"journal: {name}@{number} is {said} by the journal, {is_} by the index"
+    pointing = {(name, alias): number for name, alias, number in db.execute("SELECT name, alias, number FROM aliases")}
+    moves = journal.latest_moves(db)
+    for name, alias in sorted(pointing.keys() | moves.keys()):
+        if pointing.get((name, alias)) != moves.get((name, alias)):
+            there, here = moves.get((name, alias)), pointing.get((name, alias))
+            yield f"journal: {name}@{alias} points at {there} by the journal, at {here} by the index"
+
+
+ENDS = {"remove": "removed", "collect": "collected"}
+
+
+def _problem(file: StoredFile, blobs: Blobs) -> str:
+    """What is wrong with a file's pieces; empty where nothing is."""
+    whole = hashlib.sha256()
+    for piece in file.pieces:
+        digest, size = hashlib.sha256(), 0
+        try:
+            with blobs.path(piece.sha256).open("rb") as part:
+                while data := part.read(CHUNK):
+                    digest.update(data)
+                    whole.update(data)
+                    size += len(data)
+        except FileNotFoundError:
+            return f"blob {piece.sha256} is missing"
+        except OSError as error:
+            return f"blob {piece.sha256} cannot be read: {error.strerror}"
+        if size != piece.size:
+            return f"blob {piece.sha256} has {size} bytes of {piece.size}"
+        if digest.hexdigest() != piece.sha256:
+            return f"blob {piece.sha256} holds other bytes than it was written with"
+    return "" if whole.hexdigest() == file.sha256 else "its pieces are not those of the file"
+
+
+def _version_problems(
+    version: Version, files: dict[str, StoredFile], broken: dict[str, str], blobs: Blobs
+) -> Iterator[str]:
+    damaged = {name: broken[file.sha256] for name, file in files.items() if file.sha256 in broken}
+    for name, said in damaged.items():
+        yield f"{version}: {name}: {said}"
+    if MANIFEST in damaged:
+        return
+    if MANIFEST not in files or files[MANIFEST].sha256 != version.manifest:
+        yield f"{version}: {MANIFEST} is not the one that the version was added with"
+        return
+    if said := _manifest_problem(version, files, blobs):
+        yield f"{version}: {MANIFEST}: {said}"
+
+
+def _manifest_problem(version: Version, files: dict[str, StoredFile], blobs: Blobs) -> str:
+    from adapterkit.artifact.files import read_bytes
+    from adapterkit.artifact.record import FileRecord, from_values
+    from adapterkit.artifact.strict_json import parse_object
+
+    try:
+        data = read_bytes(StoredFiles(str(version), files, blobs), MANIFEST, MOST_JSON_BYTES)
+        record = from_values(parse_object(data, MANIFEST))
+    except ArtifactError as error:
+        return str(error)
+    if record.digest != version.digest:
+        return "the adapter's digest is another one than the version was added with"
+    wrong = [name for name, file in record.files.items() if name not in files or FileRecord(files[name].sha256, files[name].size) != file]
+    return f"it lists another {', '.join(sorted(wrong))}" if wrong else ""
+
+
+def _is_present(index: Index, version: Version) -> bool:
+    with index.reading() as db:
+        now = read_version(db, version.name, version.number)
+    return now is not None and now.state == PRESENT

@@ -1,0 +1,136 @@
+"""Where adapters come from, in one spelling each, and the patterns that name such places."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import attrs
+
+__all__ = ["LOCAL", "Pattern", "Source"]
+
+LOCAL = "local"
+"""The source of what was made on this machine and lies in its store."""
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+_FOLDERS = ("file", "local")
+"""Schemes whose paths are folders here, which links may lead to."""
+
+
+@attrs.frozen
+class Source:
+    """Where an adapter comes from.
+
+    Attributes:
+        place: :data:`LOCAL`, the true path of a folder, or a URL without its revision.
+        revision: The id of the version, as far as a URL names one.
+    """
+
+    place: str
+    revision: str = ""
+
+    @classmethod
+    def of(cls, origin: str | os.PathLike[str]) -> Source:
+        """The source that a folder's path or a URL names; nothing at all is what was made here.
+
+        Raises:
+            ValueError: It could be read in several ways: a part of it is empty, ``.`` or ``..``; or it holds a password.
+        """
+        text = os.fspath(origin)
+        if not text or text == LOCAL:
+            return cls(LOCAL)
+        if not _URL.fullmatch(text):
+            return cls(_true(text))
+        place, revision = _split(text)
+        return cls(place, revision)
+
+    def __str__(self) -> str:
+        return f"{self.place}@{self.revision}" if self.revision else self.place
+
+
+@attrs.frozen
+class Pattern:
+    """Which sources a rule is about.
+
+    ``*`` stands for anything within one part of a path, ``**`` for any number of parts. Case counts, links are followed, and a
+    revision that is named must be the version's own id.
+
+    Attributes:
+        text: As it stands in the policy.
+        place: The same in the spelling of :class:`Source`.
+        revision: The revision that it names; empty for any.
+    """
+
+    text: str
+    place: str
+    revision: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> Pattern:
+        """The pattern that a text is.
+
+        Raises:
+            ValueError: It is none, or says less than it seems to.
+        """
+        if text == LOCAL:
+            return cls(text, LOCAL)
+        if _URL.fullmatch(text):
+            place, revision = _split(text)
+        else:
+            path = Path(text).expanduser()
+            if not path.is_absolute():
+                raise ValueError(f"must be {LOCAL!r}, a URL such as 'hf://org/*' or a whole path such as '/srv/**'")
+            _check_parts(text, path.as_posix().lstrip("/").split("/"))
+            place, revision = _true_before_star(path.as_posix()), ""
+        if any("**" in part and part != "**" for part in place.split("/")):
+            raise ValueError("** stands alone between slashes")
+        return cls(text, place, revision)
+
+    def matches(self, source: Source, *, any_case: bool = False) -> bool:
+        """Whether ``source`` is one of those."""
+        flags = re.DOTALL | (re.IGNORECASE if any_case else 0)
+        named = not self.revision or re.fullmatch(_within(self.revision), source.revision, flags)
+        return bool(named and re.fullmatch(_expression(self.place), source.place, flags))
+
+
+def _split(url: str) -> tuple[str, str]:
+    """A URL's one spelling, and its revision."""
+    parsed = _URL.fullmatch(url)
+    if parsed is None:
+        raise ValueError("is no URL")
+    scheme, rest = parsed["scheme"].lower(), parsed["rest"]
+    before, slash, last = rest.rpartition("/")
+    name, _, revision = last.rpartition("@") if "@" in last else (last, "", "")
+    if re.match(r"[^/@]*:[^/]*@", rest):
+        raise ValueError("a URL holds a password: leave it out, and give it as the place's own settings say")
+    path = f"{before}{slash}{name}".removesuffix("/")
+    _check_parts(url, path.removeprefix("/").split("/"))
+    if scheme in _FOLDERS:
+        path = _true_before_star(path)
+    return f"{scheme}://{path}", revision
+
+
+def _check_parts(text: str, parts: list[str]) -> None:
+    odd = next((part for part in parts if part in ("", ".", "..")), None)
+    if odd is not None or "\0" in text:
+        raise ValueError(f"{text!r:.200} is not written plainly: a part of it is empty, '.' or '..'")
+
+
+def _true_before_star(path: str) -> str:
+    """A path, of which what comes before the first ``*`` is taken to where it leads."""
+    parts = path.split("/")
+    plain = next((number for number, part in enumerate(parts) if "*" in part), len(parts))
+    led = _true("/".join(parts[:plain]) or "/")
+    return "/".join([led.rstrip("/"), *parts[plain:]]) or "/"
+
+
+def _true(path: str) -> str:
+    return Path(os.path.realpath(path)).as_posix()
+
+
+def _expression(place: str) -> str:
+    return "/".join(".+" if part == "**" else _within(part) for part in place.split("/"))
+
+
+def _within(part: str) -> str:
+    return "[^/]+" if part == "*" else "[^/]*".join(re.escape(piece) for piece in part.split("*"))

@@ -1,0 +1,258 @@
+"""What a repository needs of a file system: to list, to read within limits, to write whole files, and to be first."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapterkit import ConfigError, RemoteError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Place", "place_of"]
+
+INCOMING = "incoming"
+"""Where files are that are not complete yet; whoever was killed has left some."""
+EXCLUSIVE = ("s3", "gs", "gcs", "az", "abfs")
+"""Where fsspec's ``mode="create"`` is one conditional request, which the service decides."""
+CHUNK = 1 << 20
+A_DAY = 86_400
+"""Seconds in which somebody who is alive writes something."""
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^?#]+")
+_QUERY = re.compile(r"\?\S*")
+_IN_PROCESS = threading.Lock()
+
+
+def place_of(url: str) -> Place:
+    """The place of a URL.
+
+    Raises:
+        ConfigError: It is none that a repository can have.
+    """
+    scheme, _, path = url.partition("://")
+    problems = []
+    if not _URL.fullmatch(url) or "::" in url:
+        problems.append("the URL must be scheme://path, with nothing but a path behind")
+    if re.match(r"[^/@]*:[^/]*@", path):
+        problems = ["the URL holds a password, which would be written down wherever the URL is: give it as fsspec's settings"]
+    elif any(part in ("", ".", "..") for part in path.removeprefix("/").removesuffix("/").split("/")):
+        problems.append("a part of the URL's path is empty, '.' or '..'")
+    if problems:
+        raise ConfigError("the place cannot be used", problems)
+    return {"file": Folder, "memory": Memory}.get(scheme, Place)(scheme, url)
+
+
+class Place:
+    """A folder of a file system of fsspec's. Paths are relative to it.
+
+    Every method raises :class:`~adapterkit.RemoteError` where the place cannot be reached or refuses.
+    """
+
+    def __init__(self, scheme: str, url: str) -> None:
+        self.scheme = scheme
+        self.url = url.removesuffix("/")
+        self._opened: tuple[Any, str] | None = None
+
+    @property
+    def fs(self) -> Any:
+        """The file system, connected when it is first asked for."""
+        return self._open()[0]
+
+    def path(self, name: str) -> str:
+        """Where a file is, as the file system calls it."""
+        return f"{self._open()[1].rstrip('/')}/{name}"
+
+    def _open(self) -> tuple[Any, str]:
+        if self._opened is None:
+            from fsspec.core import url_to_fs
+
+            with self.reaching("reach"):
+                self._opened = url_to_fs(self.url)
+        return self._opened
+
+    @contextlib.contextmanager
+    def reaching(self, verb: str) -> Iterator[None]:
+        """What the file system raises in this block, as one error that holds no key."""
+        try:
+            yield
+        except (RemoteError, ConfigError):
+            raise
+        except ImportError as error:
+            raise RemoteError(f"{self.url}: a package is missing: {error}") from None
+        except Exception as error:  # noqa: BLE001 - each file system raises what its own library does
+            raise RemoteError(f"{self.url}: cannot {verb}: {type(error).__name__}: {self._said(error)}") from None
+
+    def _said(self, error: Exception) -> str:
+        text = " ".join(str(error).split())[:1000]
+        for secret in self._secrets():
+            text = text.replace(secret, "…")
+        return _QUERY.sub("?…", text)[:300]  # behind the question mark are signatures
+
+    def _secrets(self) -> list[str]:
+        options = getattr(self._opened[0], "storage_options", {}) if self._opened else {}
+        found = [value for name, value in _texts(options) if name != "endpoint_url" and len(value) > 3]
+        return sorted(found, key=len, reverse=True)
+
+    def entries(self, folder: str) -> dict[str, int]:
+        """The sizes of the files in a folder, by name; nothing where there is no such folder."""
+        with self.reaching("list"):
+            self.fs.invalidate_cache()
+            try:
+                listed = self.fs.ls(self.path(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+            files = [one for one in listed if one["type"] == "file"]
+            return {one["name"].rpartition("/")[2]: int(one["size"]) for one in files}
+
+    def size(self, name: str) -> int | None:
+        """The size of a file; None where there is none."""
+        with self.reaching("look at a file"):
+            self.fs.invalidate_cache()
+            try:
+                found = self.fs.info(self.path(name))
+            except FileNotFoundError:
+                return None
+            return int(found["size"]) if found["type"] == "file" else None
+
+    def read(self, name: str, size: int) -> bytes:
+        """A small file of a known size."""
+        with self.reaching("read"):
+            data: bytes = self.fs.cat_file(self.path(name), start=0, end=size)
+            return data
+
+    @contextlib.contextmanager
+    def stream(self, name: str) -> Iterator[Any]:
+        """A file, opened."""
+        with self.reaching("read"), self.fs.open(self.path(name), "rb") as stream:
+            yield stream
+
+    def put(self, source: Path, name: str) -> None:
+        """Write a file of this machine; one that is there is replaced."""
+        with self.reaching("write"):
+            self._make_folder(name)
+            self.fs.put_file(str(source), self.path(name))
+
+    def copy(self, name: str, other: str) -> None:
+        """Write a file once more."""
+        with self.reaching("write"):
+            self._make_folder(other)
+            self.fs.cp_file(self.path(name), self.path(other))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a small file, complete from its first moment, unless there is one of that name; says whether it was written.
+
+        Where the file system cannot do both at once, it is looked at before and after.
+        """
+        with self.reaching("write"):
+            self._make_folder(name)
+            try:
+                self.fs.pipe_file(self.path(name), data, mode="create")
+            except FileExistsError:
+                pass
+            else:
+                if self.scheme in EXCLUSIVE:
+                    return True
+        size = self.size(name)
+        return size == len(data) and self.read(name, size) == data  # it may have been written twice by one who was not answered
+
+    def remove(self, name: str) -> None:
+        """Take a file away."""
+        with self.reaching("remove"):
+            self.fs.rm_file(self.path(name))
+
+    def remove_folder(self, name: str) -> None:
+        """Take a folder away with all that is in it, if there is one."""
+        with self.reaching("remove"):
+            self.fs.invalidate_cache()
+            if self.fs.exists(self.path(name)):
+                self.fs.rm(self.path(name), recursive=True)
+
+    def clear_up(self) -> None:
+        """Take away what writers that were killed have left, where they leave something."""
+
+    def _make_folder(self, name: str) -> None:
+        self.fs.makedirs(self.path(name).rpartition("/")[0], exist_ok=True)
+
+
+class Memory(Place):
+    """The memory of this process: one writer at a time."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        with _IN_PROCESS:
+            return super().create(name, data)
+
+
+class Folder(Place):
+    """A folder: files are written beside and moved into their places, so that nobody sees half of one."""
+
+    def put(self, source: Path, name: str) -> None:
+        with self.reaching("write"), self._incoming(name) as (incoming, target):
+            with source.open("rb") as file, incoming.open("wb") as copy:
+                shutil.copyfileobj(file, copy, CHUNK)
+                _sync(copy)
+            incoming.replace(target)
+
+    def copy(self, name: str, other: str) -> None:
+        self.put(Path(self.path(name)), other)
+
+    def create(self, name: str, data: bytes) -> bool:
+        with self.reaching("write"), self._incoming(name) as (incoming, target):
+            with incoming.open("xb") as file:
+                file.write(data)
+                _sync(file)
+            try:
+                target.hardlink_to(incoming)
+            except FileExistsError:
+                return target.read_bytes() == data
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+                    raise
+                raise RemoteError(
+                    f"{self.url}: its file system has no hard links, by which a version is published whole and once: "
+                    "give a folder on another one"
+                ) from None
+            return True
+
+    def clear_up(self) -> None:
+        with self.reaching("clear up"):
+            for left in Path(self.path(INCOMING)).glob("*"):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - left.stat().st_mtime > A_DAY:
+                        left.unlink()
+
+    def remove_folder(self, name: str) -> None:
+        super().remove_folder(name)
+        with contextlib.suppress(OSError):
+            Path(self.path(name)).parent.rmdir()  # the repository's own, once nothing is left in it
+
+    @contextlib.contextmanager
+    def _incoming(self, name: str) -> Iterator[tuple[Path, Path]]:
+        target, incoming = Path(self.path(name)), Path(self.path(f"{INCOMING}/{secrets.token_hex(8)}"))
+        for folder in (target.parent, incoming.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            yield incoming, target
+        finally:
+            incoming.unlink(missing_ok=True)
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _texts(options: Any) -> Iterator[tuple[str, str]]:
+    for name, value in options.items():
+        if isinstance(value, str):
+            yield str(name), value
+        elif isinstance(value, dict):
+            yield from _texts(value)

@@ -1,0 +1,219 @@
+"""Publishing on the Hub and pulling from it, through the unmodified client over HTTP."""
+
+import pytest
+
+from adapterkit import Adapter, ConflictError, PublishError, RemoteError, UnknownNameError, publish, pull
+from adapterkit.publishing import delete, revisions, rollback, tag, untag
+from tests.publish.conftest import ABOUT, EVALUATION
+
+URL = "hf://org/cards"
+
+
+def test_what_is_pulled_is_what_was_published(either_hub, make, store):
+    made = publish(make(), URL, **ABOUT)
+    assert made.is_new
+    version = pull(f"{URL}@v1", store=store)
+    assert (version.name, version.number) == ("cards", 1)
+    assert version.origin == f"{URL}@{made.revision}"
+    assert version.digest == make().digest == made.digest
+    loaded = store.load(version)
+    assert loaded == make()
+    assert loaded.manifest.evaluation == EVALUATION
+
+
+def test_the_base_is_called_in_the_files_as_others_find_it(either_hub, make, store):
+    publish(make(), URL, **ABOUT, base_revision="5" * 40)
+    base = store.load(pull(URL, store=store)).manifest.base
+    assert (base.name, base.revision) == ("org/tiny", "5" * 40)
+    assert base.fingerprint == make().manifest.base.fingerprint
+
+
+def test_versions_are_commits_with_tags(either_hub, make, store):
+    one = publish(make(seed=1), URL, **ABOUT)
+    two = publish(make(seed=2), URL, **{**ABOUT, "tag": "v2"}, message="better")
+    found = revisions(URL)
+    assert [(each.id, each.tags, each.parent == one.revision) for each in found] == [
+        (two.revision, ("v2",), True),
+        (one.revision, ("v1",), False),
+    ]
+    assert found[0].message == "better"
+    for name, seed in {"v1": 1, "v2": 2, one.revision: 1, two.revision: 2, "main": 2}.items():
+        assert store.load(pull(f"{URL}@{name}", store=store)) == make(seed=seed)
+    assert len(store.versions("cards")) == 2  # the same commit is not brought in again
+
+
+def test_a_new_repository_is_private_unless_it_is_asked_otherwise(either_hub, make):
+    publish(make(), URL, **ABOUT)
+    publish(make(), "hf://org/open", **ABOUT, private=False)
+    assert [either_hub.repository(name).private for name in ("org/cards", "org/open")] == [True, False]
+
+
+def test_rolling_back_publishes_the_earlier_version_once_more(either_hub, make, store):
+    publish(make(seed=1), URL, **ABOUT)
+    publish(make(seed=2), URL, **{**ABOUT, "tag": "v2"})
+    back = rollback(f"{URL}@v1")
+    assert back.is_new
+    assert store.load(pull(URL, store=store)) == make(seed=1)
+    assert len(revisions(URL)) == 3
+    assert not rollback(f"{URL}@v1").is_new  # it is there now
+
+
+def test_names_are_given_and_taken(either_hub, make):
+    made = publish(make(), URL, **{**ABOUT, "tag": ""})
+    assert tag(URL, "best") == made.revision
+    assert revisions(URL)[0].tags == ("best",)
+    untag(f"{URL}@best")
+    assert revisions(URL)[0].tags == ()
+    with pytest.raises(UnknownNameError, match="best"):
+        untag(f"{URL}@best")
+
+
+def test_deleting_takes_everything(either_hub, make):
+    publish(make(), URL, **ABOUT)
+    delete(URL)
+    assert not either_hub.repositories
+    assert revisions(URL) == []
+    with pytest.raises(UnknownNameError, match="none that you may delete"):
+        delete(URL)
+    with pytest.raises(UnknownNameError, match="you may not see it"):
+        pull(URL)
+
+
+def test_the_same_again_changes_nothing(hub, make):
+    one = publish(make(), URL, **ABOUT)
+    again = publish(make(), URL, **ABOUT)
+    assert (again.is_new, again.revision) == (False, one.revision)
+    assert len(revisions(URL)) == 1
+
+
+def test_a_tag_never_moves(hub, make):
+    publish(make(seed=1), URL, **ABOUT)
+    with pytest.raises(ConflictError, match=r"hf://org/cards@v1 is another version already.*Nothing was published"):
+        publish(make(seed=2), URL, **ABOUT)
+    assert len(revisions(URL)) == 1
+    publish(make(seed=2), URL, **{**ABOUT, "tag": "v2"})
+    with pytest.raises(ConflictError, match="keeps its name"):
+        tag(f"{URL}@v2", "v1")
+
+
+def test_what_lies_beside_the_adapter_stays(hub, make, store):
+    publish(make(seed=1), URL, **ABOUT)
+    hub.put("org/cards", {"LICENSE": b"Apache", "model.sig": b"{}"})
+    publish(make(seed=2), URL, **{**ABOUT, "tag": "v2"})
+    names = set(hub.repository("org/cards").files())
+    assert "LICENSE" in names
+    assert "model.sig" not in names  # it was another version's
+
+
+def test_all_that_is_missing_is_said_at_once_and_nothing_is_sent(hub, make):
+    with pytest.raises(PublishError) as refused:
+        publish(make(evaluation={}), URL)
+    said = str(refused.value)
+    assert len(refused.value.problems) == 3
+    assert "evaluat" in said
+    assert "licen" in said
+    assert "base" in said
+    assert not hub.requests
+
+
+def test_what_is_told_to_be_missing_may_be(hub, make, store):
+    publish(make(evaluation={}), URL, base_model="org/tiny", unevaluated=True, unlicensed=True)
+    assert store.load(pull(URL, store=store)) == make()
+
+
+def test_the_licence_of_a_base_on_the_hub_is_found(hub, make):
+    hub.put("org/tiny", {"README.md": b"---\nlicense: llama3\n---\n"})
+    publish(make(), URL, base_model="org/tiny")
+    assert 'license: "llama3"' in hub.repository("org/cards").files()["README.md"].decode()
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["hf_" + "a" * 34, "sk-ant-api03-" + "b" * 90, "AKIAIOSFODNN7EXAMPLE", "-----BEGIN RSA PRIVATE KEY-----"],
+)
+def test_a_secret_is_not_published(hub, make, secret):
+    with pytest.raises(PublishError, match="looks like a secret") as refused:
+        publish(make(), URL, **ABOUT, description=f"Trained by us, {secret}.")
+    assert secret not in str(refused.value)
+    assert not hub.repositories
+
+
+@pytest.mark.parametrize(
+    "url", ["hf://cards", "hf://a/b/c", "cards", "hf://", "https://user:pw@host/x", "hf://org/../x"]
+)
+def test_what_is_no_address_is_refused(hub, make, url):
+    with pytest.raises((RemoteError, ValueError)) as refused:
+        publish(make(), url, **ABOUT)
+    assert "pw@" not in str(refused.value)
+    assert not hub.repositories
+
+
+def test_an_unknown_scheme_lists_those_that_are_known(make):
+    with pytest.raises(UnknownNameError, match="hf"):
+        publish(make(), "ftpx://host/cards", **ABOUT)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "main", "0" * 40, "x" * 200])
+def test_a_tag_that_is_no_name_is_refused(hub, make, name):
+    if name:
+        with pytest.raises(PublishError, match="tag"):
+            publish(make(), URL, **{**ABOUT, "tag": name})
+        assert not hub.repositories
+
+
+def test_an_address_with_a_version_is_no_place_to_publish_to(hub, make):
+    with pytest.raises(PublishError, match="tag='v3'"):
+        publish(make(), f"{URL}@v3", **ABOUT)
+
+
+def test_folders_and_references_are_published_too(hub, make, store, tmp_path):
+    make(seed=1).save(tmp_path / "cards")
+    store.add(make(seed=2), "tone")
+    assert publish(str(tmp_path / "cards"), URL, **ABOUT).digest == make(seed=1).digest
+    assert publish("tone@1", URL, **{**ABOUT, "tag": "v2"}, store=store).digest == make(seed=2).digest
+
+
+def test_an_adapter_publishes_itself(hub, make):
+    assert make().publish(URL, **ABOUT).is_new
+
+
+def test_a_plugin_may_veto(hub, make):
+    from adapterkit import Registry, hookimpl
+
+    class Gate:
+        @hookimpl
+        def adapterkit_before_publish(self, adapter, url, card):
+            raise ValueError(f"not {adapter.method} to {url}: {len(card) > 100}")
+
+    class Listener:
+        def __init__(self):
+            self.told = []
+
+        @hookimpl
+        def adapterkit_published(self, adapter, url, revision):
+            self.told.append((adapter.digest, url, revision))
+
+    registry, listener = Registry(), Listener()
+    registry.add(listener)
+    made = publish(make(), URL, **ABOUT, registry=registry)
+    assert listener.told == [(make().digest, URL, made.revision)]
+    registry.add(Gate())
+    with pytest.raises(ValueError, match="not lora to hf://org/cards: True"):
+        publish(make(seed=3), URL, **{**ABOUT, "tag": "v3"}, registry=registry)
+    assert len(revisions(URL)) == 1
+
+
+def test_the_base_loads_an_address(hub, make, tiny):
+    publish(make(), URL, **ABOUT)
+    loaded = tiny.load(f"{URL}@v1")
+    assert isinstance(loaded, Adapter)
+    assert loaded == make()
+    tiny.unload(loaded)
+
+
+def test_a_peft_repository_is_pulled_and_gets_a_manifest(hub, make, store, tmp_path):
+    make().save(tmp_path / "cards")
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    hub.put("org/stock", {name: (tmp_path / "cards" / name).read_bytes() for name in names})
+    pulled = store.load(pull("hf://org/stock", store=store))
+    assert dict(pulled.tensors).keys() == dict(make().tensors).keys()
