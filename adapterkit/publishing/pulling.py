@@ -63,7 +63,11 @@ def pull(url: str, *, name: str | None = None, store: Store | None = None, regis
     say(f"fetching {sum(sizes.values()):,} bytes from {pinned.url}@{pinned.revision[:12]}")
     with _downloads(held, str(pinned)) as folder:
         repository.fetch(pinned.revision, sorted(sizes), folder)
-        return held.add(folder, wanted, origin=str(pinned), why=f"pulled from {address}")
+        try:
+            return held.add(folder, wanted, origin=str(pinned), why=f"pulled from {address}")
+        except ArtifactError as error:
+            said = str(error).replace(f"adapter folder {str(folder)!r}", str(pinned))
+            raise type(error)(said) from None
 
 
 def _check_policy(address: Address) -> None:

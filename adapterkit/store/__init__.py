@@ -5,4 +5,15 @@ from .names import is_reference
 from .store import Store
 from .values import Checked, Collected, Entry, Imported, Piece, StoredFile, Version
 
-__all__ = ["UNSET", "Checked", "Collected", "Entry", "Imported", "Piece", "Store", "StoredFile", "Version", "is_reference"]
+__all__ = [
+    "UNSET",
+    "Checked",
+    "Collected",
+    "Entry",
+    "Imported",
+    "Piece",
+    "Store",
+    "StoredFile",
+    "Version",
+    "is_reference",
+]

@@ -131,21 +131,16 @@ def _check_expected(db: sqlite3.Connection, name: str, alias: str, current: int 
 
 
 def _number(db: sqlite3.Connection, name: str, expect: Version | str | int | None) -> int | None:
-    if expect is None or (isinstance(expect, int) and not isinstance(expect, bool)):
+    if expect is None or isinstance(expect, int):
         return expect
-    if isinstance(expect, Version):
-        wanted = expect.name, expect.number
-    else:
-        reference = parse(expect)  # type: ignore[arg-type]
-        # a number is taken as it is, since what it names may be gone
-        wanted = (reference.name, reference.number) if reference.number else _key(find(db, expect))  # type: ignore[arg-type,assignment]
-    if wanted[0] != name:
-        raise ConfigError("expect does not fit", [f"{expect!s} is no version of {name!r}"])
-    return wanted[1]
-
-
-def _key(version: Version) -> tuple[str, int]:
-    return version.name, version.number
+    if isinstance(expect, str):
+        wanted = parse(expect)
+        if wanted.name == name and wanted.number:
+            return wanted.number  # as it is: what it names may be gone
+        expect = find(db, expect)
+    if expect.name != name:
+        raise ConfigError("expect does not fit", [f"{expect} is no version of {name!r}"])
+    return expect.number
 
 
 def _check_protection(db: sqlite3.Connection, name: str, alias: str, expect: Expected, why: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import shutil
 from typing import TYPE_CHECKING
 
@@ -39,15 +39,13 @@ def remove(db: sqlite3.Connection, reference: str | Version, why: str, who: str)
     return _end(db, version, REMOVED, why, who)
 
 
-def collect(
-    index: Index, blobs: Blobs, *, grace: datetime.timedelta, keep: int, dry_run: bool, who: str
-) -> Collected:
+def collect(index: Index, blobs: Blobs, *, grace: dt.timedelta, keep: int, dry_run: bool, who: str) -> Collected:
     """Delete what nothing needs; see :meth:`Store.collect`."""
-    if grace < datetime.timedelta(0) or keep < 0:
+    if grace < dt.timedelta(0) or keep < 0:
         raise ConfigError("the collection does not fit", [f"grace={grace} and keep={keep}: neither may be below 0"])
     if not index.path.exists():
         return Collected()
-    until = datetime.datetime.now(datetime.UTC) - grace
+    until = dt.datetime.now(dt.UTC) - grace
     ended: list[Version] = []
     gone: list[Blob] = []
     with contextlib.suppress(_UndoneError), index.writing() as db:
@@ -91,24 +89,25 @@ def _end(db: sqlite3.Connection, version: Version, state: str, why: str, who: st
     )
     contents = db.execute("SELECT content FROM files WHERE (name, number) = (?, ?)", key).fetchall()
     db.execute("DELETE FROM files WHERE (name, number) = (?, ?)", key)
-    db.executemany("DELETE FROM contents WHERE sha256 = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE content = ?1)", contents)
+    db.executemany(
+        "DELETE FROM contents WHERE sha256 = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE content = ?1)", contents
+    )
     db.execute("DELETE FROM leases WHERE (name, number) = (?, ?)", key)
     return read_versions(db, "name = ? AND number = ?", key)[0]
 
 
-def _delete(index: Index, blobs: Blobs, until: datetime.datetime) -> list[Blob]:
+def _delete(index: Index, blobs: Blobs, until: dt.datetime) -> list[Blob]:
     """Delete the blobs that no version needs, while nobody can begin to need one."""
     gone: list[Blob] = []
     old = _old(blobs, until)
     for start in range(0, len(old), BATCH):
         with index.writing() as db:
-            for blob in _unneeded_blobs(db, old[start : start + BATCH]):
-                if blobs.used(blob.sha256) == blob.used and blobs.remove(blob.sha256):
-                    gone.append(blob)
+            unneeded = _unneeded_blobs(db, old[start : start + BATCH])
+            gone += [one for one in unneeded if blobs.used(one.sha256) == one.used and blobs.remove(one.sha256)]
     return gone
 
 
-def _old(blobs: Blobs, until: datetime.datetime) -> list[Blob]:
+def _old(blobs: Blobs, until: dt.datetime) -> list[Blob]:
     return [blob for blob in blobs.all() if blob.used < until.timestamp()]
 
 

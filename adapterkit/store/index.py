@@ -198,12 +198,7 @@ def _connected(path: Path) -> sqlite3.Connection:
         f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False
     )
     try:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (schema,) = connection.execute("PRAGMA user_version").fetchone()
-        if application != APPLICATION:
-            raise StoreError(f"{str(path)!r} is no index of a store")
-        if schema != SCHEMA:
-            raise StoreError(f"the index {str(path)!r} has schema {schema}; {SCHEMA} is known here: update adapterkit")
+        _check_kind(connection, path)
         connection.execute("PRAGMA synchronous = FULL")  # committed means on the disk
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -211,6 +206,15 @@ def _connected(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (schema,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION:
+        raise StoreError(f"{str(path)!r} is no index of a store")
+    if schema != SCHEMA:
+        raise StoreError(f"the index {str(path)!r} has schema {schema}; {SCHEMA} is known here: update adapterkit")
 
 
 def _empty() -> sqlite3.Connection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import getpass
 import hashlib
 import os
@@ -10,14 +10,16 @@ import socket
 from typing import TYPE_CHECKING
 
 from adapterkit.config import canonical_json
+from adapterkit.errors import ConfigError
 
+from .names import check_text
 from .values import Entry
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator
 
-__all__ = ["MOVES", "append", "check_chain", "entries", "latest_moves", "now", "past", "timestamp", "whoever"]
+__all__ = ["MOVES", "append", "author", "check_chain", "entries", "latest_moves", "moment", "now", "past", "timestamp"]
 
 COLUMNS = "seq, at, who, action, name, alias, before, after, why, chain"
 MOVES = ("promote", "rollback", "unalias")
@@ -108,16 +110,36 @@ def check_chain(rows: Iterable[Entry]) -> Iterator[str]:
 
 def now() -> str:
     """This moment as the store writes it."""
-    return timestamp(datetime.datetime.now(datetime.UTC))
+    return timestamp(dt.datetime.now(dt.UTC))
 
 
-def timestamp(moment: datetime.datetime) -> str:
+def timestamp(moment: dt.datetime) -> str:
     """A moment as the store writes it: such texts sort as the moments do."""
-    return moment.astimezone(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return moment.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def whoever(who: str | None) -> str:
-    """Who it was: what the caller says, else ``user@host``."""
+def moment(at: dt.datetime | str) -> str:
+    """What a caller calls a moment, as the store writes it.
+
+    Raises:
+        ConfigError: It is none, or its zone is not said.
+    """
+    try:
+        said = dt.datetime.fromisoformat(at) if isinstance(at, str) else at
+    except ValueError:
+        raise ConfigError(f"at={at!r:.80} does not fit", ["give a moment such as 2026-05-01T12:00:00Z"]) from None
+    if said.tzinfo is None:
+        raise ConfigError(f"at={str(at)!r} does not fit", ["say in which zone, as in 2026-05-01T12:00:00Z or +02:00"])
+    return timestamp(said)
+
+
+def author(who: str | None, why: str = "") -> str:
+    """Who it was: what the caller says, else ``user@host``; what they say must fit in a line.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    check_text(who=who or "", why=why)
     if who:
         return who
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import secrets
 from typing import TYPE_CHECKING
 
@@ -87,7 +87,9 @@ def check_unleased(db: sqlite3.Connection, version: Version) -> None:
 
 
 def _write(db: sqlite3.Connection, lease: str, version: Version, holder: str, until: str) -> None:
-    db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)", (lease, version.name, version.number, holder, until))
+    db.execute(
+        "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)", (lease, version.name, version.number, holder, until)
+    )
 
 
 def _after(seconds: float) -> str:
@@ -96,4 +98,4 @@ def _after(seconds: float) -> str:
             f"seconds={seconds!r} does not fit",
             [f"a lease is for up to {MOST_SECONDS:,} seconds; renew it, or promote the version to an alias"],
         )
-    return journal.timestamp(datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds))
+    return journal.timestamp(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds))

@@ -102,13 +102,17 @@ def check_text(**texts: str) -> None:
     """
     for name, text in texts.items():
         if not isinstance(text, str) or len(text) > MOST_TEXT or not text.isprintable():
-            raise ConfigError(f"{name}={text!r:.80} does not fit", [f"give one line of at most {MOST_TEXT:,} characters"])
+            raise ConfigError(
+                f"{name}={text!r:.80} does not fit", [f"give one line of at most {MOST_TEXT:,} characters"]
+            )
 
 
 def _prefix(text: str, whole: str) -> str:
     prefix = text.removeprefix(DIGEST)
     if not PREFIX.fullmatch(prefix):
-        raise ConfigError(f"the reference {whole!r:.200} does not fit", ["a digest is given by its first 8 to 64 hex digits"])
+        raise ConfigError(
+            f"the reference {whole!r:.200} does not fit", ["a digest is given by its first 8 to 64 hex digits"]
+        )
     return prefix
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapterkit.errors import AdapterkitError, ArtifactError, ConfigError, StoreError
+from adapterkit.errors import AdapterkitError, ArtifactError, StoreError
 
 from . import adding, aliases, checkout, collecting, journal, verifying, versions
 from .aliases import UNSET
@@ -46,7 +46,7 @@ class Store:
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, *, registry: Registry | None = None) -> None:
         given = folder or os.environ.get("ADAPTERKIT_STORE") or Path.home() / ".adapterkit" / "store"
-        self.folder = Path(os.path.abspath(Path(given).expanduser()))
+        self.folder = Path(given).expanduser().absolute()
         self._registry = registry
         self._index = Index(self.folder / "index.sqlite")
         self._blobs = Blobs(self.folder / "blobs" / "sha256", self.folder / "staging")
@@ -75,7 +75,7 @@ class Store:
         is not stored again.
 
         Args:
-            adapter: An adapter, or a folder with one, which goes through the trusted loader; one of another program gets a manifest.
+            adapter: An adapter, or a folder with one, which goes through the trusted loader; what PEFT wrote gets a manifest.
             name: What to call it: small letters, digits, dots, dashes and underscores.
             why: One line for the journal.
             who: Who adds it; ``user@host`` without it.
@@ -87,8 +87,8 @@ class Store:
             StoreError: The store cannot be written.
         """
         check_name(name)
-        check_text(why=why, who=who or "", origin=origin)
-        author = journal.whoever(who)
+        check_text(origin=origin)
+        author = journal.author(who, why)
         for _ in range(TRIES):
             with self._blobs.staging() as folder:
                 incoming = adding.stage(adapter, folder, self._blobs, self.registry, origin)
@@ -152,7 +152,9 @@ class Store:
             self.resolve(version)  # it may have been collected meanwhile
             raise
         if adapter.digest != version.digest:
-            raise StoreError(f"{version} of {self} is not the adapter that was stored: look with `adapterkit store verify`")
+            raise StoreError(
+                f"{version} of {self} is not the adapter that was stored: look with `adapterkit store verify`"
+            )
         return adapter
 
     def files(self, version: str | Version) -> StoredFiles:
@@ -226,9 +228,9 @@ class Store:
             SelectionError: It is protected, and ``expect`` or ``why`` was not given.
             UnknownNameError: As :meth:`resolve` does.
         """
-        check_text(why=why, who=who or "")
+        author = journal.author(who, why)
         with self._index.writing() as db:
-            return aliases.promote(db, reference, alias, expect, why, journal.whoever(who))
+            return aliases.promote(db, reference, alias, expect, why, author)
 
     def rollback(self, alias: str, *, expect: Expected = UNSET, why: str = "", who: str | None = None) -> Version:
         """Let an alias point where it pointed before it was last promoted.
@@ -249,9 +251,9 @@ class Store:
             SelectionError: It has pointed at nothing before, or at what is gone; or it is protected.
             UnknownNameError: There is no such alias.
         """
-        check_text(why=why, who=who or "")
+        author = journal.author(who, why)
         with self._index.writing() as db:
-            return aliases.rollback(db, alias, expect, why, journal.whoever(who))
+            return aliases.rollback(db, alias, expect, why, author)
 
     def protect(self, alias: str, *, why: str = "", who: str | None = None) -> None:
         """Have an alias, given as ``cards@production``, move only for who says where it points and why; it is not deleted.
@@ -259,9 +261,9 @@ class Store:
         Raises:
             UnknownNameError: There is no such alias.
         """
-        check_text(why=why, who=who or "")
+        author = journal.author(who, why)
         with self._index.writing() as db:
-            aliases.protect(db, alias, why, journal.whoever(who), protected=True)
+            aliases.protect(db, alias, why, author, protected=True)
 
     def unprotect(self, alias: str, *, why: str = "", who: str | None = None) -> None:
         """Have a protected alias move as any other.
@@ -269,9 +271,9 @@ class Store:
         Raises:
             UnknownNameError: There is no such alias.
         """
-        check_text(why=why, who=who or "")
+        author = journal.author(who, why)
         with self._index.writing() as db:
-            aliases.protect(db, alias, why, journal.whoever(who), protected=False)
+            aliases.protect(db, alias, why, author, protected=False)
 
     def unalias(self, alias: str, *, why: str = "", who: str | None = None) -> None:
         """Take an alias away, given as ``cards@production``.
@@ -280,9 +282,9 @@ class Store:
             SelectionError: It is protected.
             UnknownNameError: There is no such alias.
         """
-        check_text(why=why, who=who or "")
+        author = journal.author(who, why)
         with self._index.writing() as db:
-            aliases.delete(db, alias, why, journal.whoever(who))
+            aliases.delete(db, alias, why, author)
 
     # -- the journal
 
@@ -302,7 +304,7 @@ class Store:
                 return journal.entries(db, version.name, number=version.number)
             return journal.entries(db, wanted.name, wanted.alias, wanted.number)
 
-    def live(self, at: datetime.datetime | str | None = None) -> dict[str, Version]:
+    def live(self, at: dt.datetime | str | None = None) -> dict[str, Version]:
         """Where every alias points, or pointed at a moment: versions by ``cards@production``.
 
         Args:
@@ -312,8 +314,10 @@ class Store:
             ConfigError: It is no moment.
         """
         with self._index.reading() as db:
-            moves = journal.latest_moves(db, _moment(at) if at else "")
-            found = [(f"{one}@{alias}", versions.read_version(db, one, number)) for (one, alias), number in moves.items()]
+            moves = journal.latest_moves(db, journal.moment(at) if at else "")
+            found = [
+                (f"{one}@{alias}", versions.read_version(db, one, number)) for (one, alias), number in moves.items()
+            ]
         return {alias: version for alias, version in sorted(found) if version}
 
     # -- what is kept, and whether it is sound
@@ -325,9 +329,9 @@ class Store:
             SelectionError: An alias points at it, or somebody has leased it.
             UnknownNameError: As :meth:`resolve` does.
         """
-        check_text(why=why, who=who or "")
+        author = journal.author(who, why)
         with self._index.writing() as db:
-            return collecting.remove(db, reference, why, journal.whoever(who))
+            return collecting.remove(db, reference, why, author)
 
     def lease(
         self, reference: str | Version, *, seconds: float = 600, holder: str = ""
@@ -343,12 +347,11 @@ class Store:
             ConfigError: The time does not fit.
             UnknownNameError: As :meth:`resolve` does.
         """
-        check_text(holder=holder)
-        return leasing(self._index, reference, seconds, journal.whoever(holder))
+        return leasing(self._index, reference, seconds, journal.author(holder))
 
     def collect(
         self,
-        grace: datetime.timedelta = datetime.timedelta(days=7),
+        grace: dt.timedelta = dt.timedelta(days=7),
         *,
         keep: int = collecting.KEEP,
         dry_run: bool = False,
@@ -367,8 +370,7 @@ class Store:
             dry_run: Whether only to say what would be deleted.
             who: Who collects; ``user@host`` without it.
         """
-        check_text(who=who or "")
-        author = journal.whoever(who)
+        author = journal.author(who)
         return collecting.collect(self._index, self._blobs, grace=grace, keep=keep, dry_run=dry_run, who=author)
 
     def check(self) -> Checked:
@@ -396,13 +398,3 @@ class Store:
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         """A store goes to another process as its folder; methods are looked up in that process's registry."""
         return Store, (str(self.folder),)
-
-
-def _moment(at: datetime.datetime | str) -> str:
-    try:
-        moment = datetime.datetime.fromisoformat(at) if isinstance(at, str) else at
-    except ValueError:
-        raise ConfigError(f"at={at!r:.80} does not fit", ["give a moment such as 2026-05-01T12:00:00Z"]) from None
-    if moment.tzinfo is None:
-        raise ConfigError(f"at={str(at)!r} does not fit", ["say in which zone, as in 2026-05-01T12:00:00Z or +02:00"])
-    return journal.timestamp(moment)

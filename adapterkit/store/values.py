@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import attrs
 
-__all__ = ["COLLECTED", "PRESENT", "REMOVED", "Checked", "Collected", "Entry", "Imported", "Piece", "StoredFile", "Version"]
+__all__ = [
+    "COLLECTED",
+    "PRESENT",
+    "REMOVED",
+    "Checked",
+    "Collected",
+    "Entry",
+    "Imported",
+    "Piece",
+    "StoredFile",
+    "Version",
+]
 
 PRESENT, REMOVED, COLLECTED = "present", "removed", "collected"
 

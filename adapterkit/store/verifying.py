@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from typing import TYPE_CHECKING
 
-import attrs
-
 from adapterkit.artifact.layout import MANIFEST, MOST_JSON_BYTES
-from adapterkit.errors import ArtifactError, StoreError
+from adapterkit.errors import ArtifactError
 
 from . import journal
 from .pieces import StoredFiles
-from .values import PRESENT, Checked, StoredFile, Version
+from .values import COLLECTED, PRESENT, REMOVED, Checked, StoredFile, Version
 from .versions import read_files, read_version, read_versions
 
 if TYPE_CHECKING:
@@ -27,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["check"]
 
 CHUNK = 1 << 20
+STATES = {"remove": REMOVED, "collect": COLLECTED}
 
 
 def check(index: Index, blobs: Blobs) -> Checked:
@@ -86,8 +84,8 @@ def _disagreements(db: sqlite3.Connection, entries: list[Entry]) -> Iterator[str
     for entry in entries:
         if entry.action in ("add", "import") and entry.after is not None:
             states[entry.name, entry.after] = PRESENT
-        elif entry.action in ENDS and entry.before is not None:
-            states[entry.name, entry.before] = ENDS[entry.action]
+        elif entry.action in STATES and entry.before is not None:
+            states[entry.name, entry.before] = STATES[entry.action]
     rows = db.execute("SELECT name, number, state FROM versions").fetchall()
     written = {(name, number): state for name, number, state in rows}
     for name, number in sorted(states.keys() | written.keys()):
@@ -100,9 +98,6 @@ def _disagreements(db: sqlite3.Connection, entries: list[Entry]) -> Iterator[str
         if pointing.get((name, alias)) != moves.get((name, alias)):
             there, here = moves.get((name, alias)), pointing.get((name, alias))
             yield f"journal: {name}@{alias} points at {there} by the journal, at {here} by the index"
-
-
-ENDS = {"remove": "removed", "collect": "collected"}
 
 
 def _problem(file: StoredFile, blobs: Blobs) -> str:
@@ -154,7 +149,8 @@ def _manifest_problem(version: Version, files: dict[str, StoredFile], blobs: Blo
         return str(error)
     if record.digest != version.digest:
         return "the adapter's digest is another one than the version was added with"
-    wrong = [name for name, file in record.files.items() if name not in files or FileRecord(files[name].sha256, files[name].size) != file]
+    there = {name: FileRecord(file.sha256, file.size) for name, file in files.items()}
+    wrong = [name for name, file in record.files.items() if there.get(name) != file]
     return f"it lists another {', '.join(sorted(wrong))}" if wrong else ""
 
 

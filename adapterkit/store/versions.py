@@ -103,17 +103,18 @@ def _present(db: sqlite3.Connection, name: str, number: int) -> Version:
 
 def _by_digest(db: sqlite3.Connection, wanted: Reference) -> Version:
     """The newest version of the one adapter whose digest begins so."""
-    where, values = "digest >= ? AND digest < ?", (wanted.digest, wanted.digest + "g")  # g follows the last hex digit
-    if wanted.name:
-        where, values = f"name = ? AND {where}", (wanted.name, *values)
-    found = read_versions(db, f"{where} AND state = 'present' ORDER BY created DESC, name, number DESC", values)
+    where = "digest >= ? AND digest < ? AND ? IN ('', name) AND state = 'present'"
+    values = (wanted.digest, wanted.digest + "g", wanted.name)  # g follows the last hex digit
+    found = read_versions(db, f"{where} ORDER BY created DESC, name, number DESC", values)
     digests = sorted({version.digest for version in found})
     if not digests:
         of = f" of {wanted.name!r}" if wanted.name else ""
         raise UnknownNameError("adapter", f"sha256:{wanted.digest}", [], reason=f"no version{of} has such a digest")
     if len(digests) > 1:
         fitting = ", ".join(f"{version} ({version.digest[:16]})" for version in found[:5])
-        raise SelectionError(f"the digest sha256:{wanted.digest} fits several adapters, such as {fitting}: give more of it")
+        raise SelectionError(
+            f"the digest sha256:{wanted.digest} fits several adapters, such as {fitting}: give more of it"
+        )
     return found[0]
 
 

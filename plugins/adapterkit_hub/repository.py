@@ -125,11 +125,13 @@ class HubRepository:
         if missing:
             raise RemoteError(f"{self.url} has no {missing[0]} at {revision}")
         for name in names:
+            path = folder / name
+            if path.exists() and path.stat().st_size != sizes[name]:
+                path.unlink()  # of an earlier call, to which other sizes were named
             limited = type("Limited", (_Limited,), {"most": sizes[name]})
             trying(self.url, partial(self._download, revision, name, folder, limited))
-            got = (folder / name).stat().st_size
-            if got != sizes[name]:
-                raise RemoteError(f"{self.url} named {sizes[name]:,} bytes for {name}, and gave {got:,}")
+            if path.stat().st_size != sizes[name]:
+                raise RemoteError(f"{self.url} named {sizes[name]:,} bytes for {name}, and gave {path.stat().st_size:,}")
         shutil.rmtree(folder / ".cache", ignore_errors=True)  # what the client notes to resume
 
     def _download(self, revision: str, name: str, folder: Path, bar: type[tqdm]) -> None:

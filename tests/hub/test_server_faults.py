@@ -4,23 +4,29 @@ import hashlib
 import time
 from pathlib import Path
 
-import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants
-from huggingface_hub.errors import FileMetadataError, HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError
 
 from adapterkit.testing.hub import KINDS, Fault, Hub
 
+httpx2 = pytest.importorskip("httpx2")  # what huggingface_hub 2 speaks HTTP with
+BOTH = pytest.mark.parametrize("xet", [True, False], ids=["xet", "lfs"])
 WEIGHTS = bytes(range(256)) * 400
 CONFIG = b"{}" * 100
 FILES = {"config.json": CONFIG, "adapter.safetensors": WEIGHTS}
 
 
-@pytest.fixture(params=[True, False], ids=["xet", "lfs"])
-def hub(request, monkeypatch, tmp_path):
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", not request.param)
+@pytest.fixture
+def xet():
+    return False
+
+
+@pytest.fixture
+def hub(xet, monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", not xet)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    with Hub(xet=request.param) as made:
+    with Hub(xet=xet) as made:
         made.put("org/name", FILES, title="First")
         yield made
 
@@ -122,21 +128,25 @@ def test_a_commit_whose_answer_is_lost(hub, api):
     assert titles(hub) == ["Second", "First", "initial commit"]
 
 
+@BOTH
 @pytest.mark.parametrize("name", FILES)
 def test_a_body_that_is_cut_is_asked_for_again(hub, fetch, name):
     fault = hub.faults.add(Fault("cut", path=name))
     assert fetch(name) == FILES[name]
     by_xet = bool(hub.cas) and name.endswith(".safetensors")
     assert fault.struck == (0 if by_xet else 1)
-    assert (206 in [seen.status for seen in hub.requests]) != by_xet
+    assert [seen.method for seen in hub.requests if seen.status == 200].count("GET") == (1 if by_xet else 2)
 
 
-def test_a_listing_that_is_cut(hub, api):
+def test_any_body_can_be_cut(hub):
     hub.faults.add(Fault("cut", path="/tree/"))
-    with pytest.raises(httpx2.RemoteProtocolError):
-        api.list_repo_files("org/name")
+    url = f"{hub.url}/api/models/org/name/tree/main"
+    with pytest.raises(httpx2.RemoteProtocolError, match="without sending complete"):
+        httpx2.get(url)
+    assert len(httpx2.get(url).json()) == 3
 
 
+@BOTH
 @pytest.mark.parametrize("name", FILES)
 def test_wrong_bytes_are_as_many_but_others(hub, fetch, name):
     fault = hub.faults.add(Fault("wrong_bytes", path=name))
@@ -146,6 +156,7 @@ def test_wrong_bytes_are_as_many_but_others(hub, fetch, name):
     assert all(one != other for one, other in zip(got, FILES[name], strict=True))
 
 
+@BOTH
 def test_wrong_bytes_reach_a_snapshot(hub, api, tmp_path):
     hub.faults.add(Fault("wrong_bytes", path="adapter"))
     folder = Path(api.snapshot_download("org/name", cache_dir=tmp_path / "cache"))
@@ -153,12 +164,12 @@ def test_wrong_bytes_reach_a_snapshot(hub, api, tmp_path):
     assert (folder / "adapter.safetensors").read_bytes() == bytes(byte ^ 1 for byte in WEIGHTS)
 
 
+@BOTH
 @pytest.mark.parametrize("name", FILES)
 def test_a_redirect_to_another_host_gives_other_bytes_and_gets_no_token(hub, api, fetch, name):
     hub.faults.add(Fault("redirected", path=name, times=None))
     got = fetch(name)
-    assert len(got) == len(FILES[name])
-    assert got != FILES[name]
+    assert got == bytes(len(FILES[name]))
     strange = [seen for seen in hub.requests if seen.place == "elsewhere"]
     assert strange
     assert not any(seen.authorized for seen in strange)
@@ -172,7 +183,7 @@ def test_a_crowd_of_files(hub, api):
 
 def test_a_body_without_an_end(hub, fetch):
     hub.faults.add(Fault("endless", path="config.json"))
-    with pytest.raises(OSError, match=f"should be of size {len(CONFIG)} but has size {1 << 28}"):
+    with pytest.raises(OSError, match=f"should be of size {len(CONFIG)} but has size {1 << 26}"):
         fetch("config.json")
 
 
@@ -219,6 +230,7 @@ def test_a_commit_that_is_named_wrongly(hub, api):
     assert api.model_info("org/name").sha == made.oid
 
 
+@BOTH
 def test_an_upload_that_is_confirmed_and_lost(hub, api, fetch):
     hub.faults.add(Fault("lost_upload"))
     commit(api, {"new.safetensors": b"new"})
@@ -229,6 +241,7 @@ def test_an_upload_that_is_confirmed_and_lost(hub, api, fetch):
         fetch("new.safetensors")
 
 
+@BOTH
 def test_a_lost_upload_can_be_sent_again(hub, api, fetch):
     hub.faults.add(Fault("lost_upload"))
     commit(api, {"new.safetensors": b"new"})

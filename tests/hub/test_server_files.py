@@ -66,7 +66,9 @@ def test_what_is_downloaded_is_what_was_uploaded(hub, api, tmp_path):
     for revision in ("v1", made.oid):
         file = api.hf_hub_download("org/name", NAMES[2], revision=revision, cache_dir=tmp_path / f"by-{revision}")
         assert Path(file).read_bytes() == WEIGHTS
-    assert hub.repository("org/name").files("v1") == FILES | {".gitattributes": hub.repository("org/name").files()[".gitattributes"]}
+    assert hub.repository("org/name").files("v1") == FILES | {
+        ".gitattributes": hub.repository("org/name").files()[".gitattributes"]
+    }
 
 
 def test_each_way_is_really_taken(hub, api, tmp_path):
@@ -221,7 +223,9 @@ def test_paths_that_lead_elsewhere_are_refused(hub, api, path):
         '{"key": "header", "value": {}}\n{"key": "file", "value": {}}',
         '{"key": "header", "value": {}}\n{"key": "explode", "value": {}}',
         '{"key": "header", "value": {}}\n{"key": "file", "value": {"path": "x", "content": "?"}}',
-        '{"key": "header", "value": {}}\n{"key": "lfsFile", "value": {"path": "x", "oid": "' + "0" * 64 + '", "size": 1}}',
+        '{"key": "header", "value": {}}\n{"key": "lfsFile", "value": {"path": "x", "oid": "'
+        + "0" * 64
+        + '", "size": 1}}',
     ],
 )
 def test_a_commit_that_makes_no_sense_is_refused(hub, api, body):
@@ -248,7 +252,10 @@ def test_half_a_request_is_none(hub, api):
     half = "".join(json.dumps(line) + "\n" for line in lines)
     head = f"POST /api/models/org/name/commit/main HTTP/1.1\r\nAuthorization: Bearer {hub.token}\r\n"
     host, port = hub.url.removeprefix("http://").split(":")
-    for framing in (f"Content-Length: {2 * len(half)}\r\n\r\n{half}", f"Transfer-Encoding: chunked\r\n\r\n{len(half):x}\r\n{half}\r\n"):
+    for framing in (
+        f"Content-Length: {2 * len(half)}\r\n\r\n{half}",
+        f"Transfer-Encoding: chunked\r\n\r\n{len(half):x}\r\n{half}\r\n",
+    ):
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(f"{head}{framing}".encode())
             connection.shutdown(socket.SHUT_WR)
@@ -318,7 +325,9 @@ def test_a_file_that_is_not_there(api, tmp_path):
 
 
 def test_tests_can_put_any_path_into_a_repository(hub, api):
-    hub.put("org/evil", {"../x": b"out", "/etc/x": b"root", "a\0b": b"nul", "A": b"", "a": b"", "con": b""}, hostile=True)
+    hub.put(
+        "org/evil", {"../x": b"out", "/etc/x": b"root", "a\0b": b"nul", "A": b"", "a": b"", "con": b""}, hostile=True
+    )
     listed = {entry.path for entry in api.list_repo_tree("org/evil", recursive=True)}
     assert {"../x", "/etc/x", "a\0b", "A", "a", "con"} <= listed
     assert hub.repository("org/evil").files()["../x"] == b"out"

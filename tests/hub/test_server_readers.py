@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 
+from adapterkit import Base
 from adapterkit.testing import tiny_llama
 from adapterkit.testing.hub import Hub
-from tests.artifact.adapter_folders import make_adapter
+from tests.support import make_adapter
 
 pytest.importorskip("peft")
 READER = """
@@ -31,8 +32,9 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("xet", [True, False], ids=["xet", "lfs"])
-def test_peft_and_transformers_load_by_name(tmp_path, registry, model, original, xet):
+def test_peft_and_transformers_load_by_name(tmp_path, xet):
     base = tiny_llama()
+    original = make_adapter(Base(tiny_llama())).save(tmp_path / "adapter")
     base.save_pretrained(tmp_path / "base")
     with Hub(xet=xet) as hub:
         hub.put("org/base", contents(tmp_path / "base"))

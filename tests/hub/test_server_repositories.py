@@ -184,7 +184,12 @@ def test_the_card_says_what_is_in_the_repository(api):
 
 @pytest.mark.parametrize(
     ("front", "said"),
-    [("license: [", "while parsing"), ("- a\n- b", "no mapping"), ("tags: lora", "tags"), ("base_model: /tmp/base dir", "base_model")],
+    [
+        ("license: [", "while parsing"),
+        ("- a\n- b", "no mapping"),
+        ("tags: lora", "tags"),
+        ("base_model: /tmp/base dir", "base_model"),
+    ],
 )
 def test_a_card_that_the_hub_would_refuse_is_refused_before_any_upload(hub, api, front, said):
     api.create_repo("org/name")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .about import About
 
-__all__ = ["making"]
+__all__ = ["making", "telling_options"]
 
 TELLING = ("epochs", "max_steps", "batch_size", "learning_rate", "lr_scheduler_type", "max_length", "seed")
 """Options that are shown even where they are the default."""
@@ -52,7 +52,7 @@ def _trained(training: Mapping[str, Any]) -> Iterator[str]:
         )
     losses = {LOSSES[name]: rest.pop(name) for name in LOSSES if name in rest}
     base = {"base in memory": rest.pop("quantize")} if rest.get("quantize") else {}
-    rows = flatten({**base, **rest, **_chosen(options, rest.get("steps")), **losses})
+    rows = flatten({**base, **rest, **telling_options(options, rest.get("steps")), **losses})
     if rows:
         yield table(("what", "value"), rows)
 
@@ -67,8 +67,13 @@ def _count(value: Any) -> str:
     return f"{value:,.0f}" if isinstance(value, (int, float)) else ""
 
 
-def _chosen(options: Mapping[str, Any], steps: Any) -> dict[str, Any]:
-    """Options that tell something: the usual ones, and those that are not as they are by default."""
+def telling_options(options: Mapping[str, Any], steps: Any) -> dict[str, Any]:
+    """Options of a run that tell something: the usual ones, and those that are not as they are by default.
+
+    Args:
+        options: All of them.
+        steps: How many it took, where that is said beside.
+    """
     defaults = to_dict(TrainOptions())
     kept = {name: one for name, one in options.items() if name not in ASIDE}
     if kept.get("max_steps") is not None:

@@ -39,8 +39,8 @@ def xet_token(hub: Hub, request: Request, repo: Repository, revision: str) -> An
 
 
 def strange(hub: Hub, request: Request, path: str) -> Answer:
-    """Give what a host gives that is not the Hub's."""
-    return content(request, b"from another host\n", ETag='"another"')
+    """Give what a host gives that is not the Hub's: as many bytes as were promised, all of them zero."""
+    return content(request, bytes(int(request.query.get("size", ["0"])[-1])))
 
 
 def _elsewhere(hub: Hub, repo: Repository, commit: Commit, path: str, file: File) -> Answer:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Kind", "Strike", "other_bytes"]
 
-_ENDLESS = 1 << 28  # bytes: a client that takes as much takes anything
+_ENDLESS = 1 << 26  # bytes: a client that takes as much takes anything
 _FILES = "/resolve/|/[0-9a-f]{64}/"  # the Hub's own files and those in its storage
 _COMMITS = "^/api/models/[^/]+/[^/]+/commit/"
 

@@ -130,18 +130,27 @@ class HubError(Exception):
         status: The HTTP status.
         message: What is wrong.
         code: The ``X-Error-Code`` by which clients tell errors apart, such as ``"RepoNotFound"``.
+        details: What the body holds beside the message.
         headers: Further headers.
     """
 
-    def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        *,
+        details: Mapping[str, str] | None = None,
+        **headers: str,
+    ) -> None:
         super().__init__(message)
-        self.status, self.code, self.headers = status, code, headers
+        self.status, self.code, self.details, self.headers = status, code, details or {}, headers
 
     @property
     def answer(self) -> Answer:
         """The same as an answer."""
         said = str(self).encode("ascii", "replace").decode().replace("\r", " ").replace("\n", " ")
-        made = as_json({"error": str(self)}, self.status).having(X_Error_Message=said, **self.headers)
+        made = as_json({"error": str(self), **self.details}, self.status).having(X_Error_Message=said, **self.headers)
         return made.having(X_Error_Code=self.code) if self.code else made
 
 

@@ -20,7 +20,7 @@ def create(hub: Hub, request: Request) -> Answer:
     given = request.json()
     name = _name(given)
     if name in hub.repositories:
-        raise HubError(409, "You already created this model repo", X_Error_Url=f"{hub.url}/{name}")
+        raise HubError(409, "You already created this model repo", details={"url": f"{hub.url}/{name}"})
     hub.create(name, private=_private(given, default=False))
     return as_json({"url": f"{hub.url}/{name}", "name": name, "id": name})
 
