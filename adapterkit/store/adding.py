@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .blobs import Blobs
     from .values import Piece, StoredFile
 
-__all__ = ["BlobGoneError", "Incoming", "register", "same_as", "stage"]
+__all__ = ["BlobGoneError", "Incoming", "alike", "newest", "register", "stage"]
 
 
 class BlobGoneError(Exception):
@@ -110,9 +110,9 @@ def register(
     """
     if any(not blobs.has(piece.sha256) for piece in incoming.pieces):
         raise BlobGoneError
-    (newest,) = db.execute("SELECT coalesce(max(number), 0) FROM versions WHERE name = ?", (name,)).fetchone()
+    (last,) = db.execute("SELECT coalesce(max(number), 0) FROM versions WHERE name = ?", (name,)).fetchone()
     taken = not number or db.execute("SELECT 1 FROM versions WHERE (name, number) = (?, ?)", (name, number)).fetchone()
-    given = newest + 1 if taken else number
+    given = last + 1 if taken else number
     entry = journal.append(db, action=action, name=name, who=who, after=given, why=why)
     version = Version(
         name=name,
@@ -132,14 +132,17 @@ def register(
     return version
 
 
-def same_as(db: sqlite3.Connection, incoming: Incoming, name: str, *, newest: bool) -> Version | None:
-    """The version of that name that is this adapter already: the newest one, or any; the card may differ."""
-    if newest:
-        known = read_versions(db, f"name = ? AND {NEWEST}", (name,))
-    else:
-        known = read_versions(db, "name = ? AND manifest = ? AND state = 'present'", (name, incoming.manifest))
-    alike = (version for version in known if version.manifest == incoming.manifest)
-    return next((one for one in alike if _signature(read_files(db, one)) == _signature(incoming.files)), None)
+def alike(db: sqlite3.Connection, incoming: Incoming, name: str) -> list[Version]:
+    """The versions of a name that are this adapter already, newest first; the card may differ."""
+    where = "name = ? AND manifest = ? AND state = 'present' ORDER BY number DESC"
+    found = read_versions(db, where, (name, incoming.manifest))
+    return [one for one in found if _signature(read_files(db, one)) == _signature(incoming.files)]
+
+
+def newest(db: sqlite3.Connection, name: str) -> Version | None:
+    """The newest version of a name; None where there is none."""
+    found = read_versions(db, f"name = ? AND {NEWEST}", (name,))
+    return found[0] if found else None
 
 
 def _signature(files: dict[str, StoredFile]) -> str:

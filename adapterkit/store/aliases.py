@@ -15,7 +15,7 @@ from .versions import alias_target, find, read_version
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["UNSET", "Expected", "Unset", "delete", "promote", "protect", "rollback", "split"]
+__all__ = ["UNSET", "Expected", "Unset", "adopt", "delete", "promote", "protect", "rollback", "split"]
 
 
 class Unset(enum.Enum):
@@ -108,6 +108,26 @@ def delete(db: sqlite3.Connection, text: str, why: str, who: str) -> None:
         raise SelectionError(f"{text} is protected: it is not deleted; unprotect it first")
     db.execute("DELETE FROM aliases WHERE name = ? AND alias = ?", (name, alias))
     journal.append(db, action="unalias", name=name, alias=alias, before=number, why=why, who=who)
+
+
+def adopt(
+    db: sqlite3.Connection, version: Version, alias: str, *, move: bool, protected: bool, why: str, who: str
+) -> bool | None:
+    """Set an alias as an export has it.
+
+    Returns:
+        Whether it was set; None where it pointed there already. One that points elsewhere is only moved on demand, and never where
+        it is protected.
+    """
+    current = _current(db, version.name, alias)
+    if current == version.number:
+        return None
+    if current and (not move or _is_protected(db, version.name, alias)):
+        return False
+    promote(db, version, alias, current, why, who)
+    if protected:
+        protect(db, f"{version.name}@{alias}", why, who, protected=True)
+    return True
 
 
 def _current(db: sqlite3.Connection, name: str, alias: str) -> int | None:

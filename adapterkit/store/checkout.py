@@ -12,6 +12,7 @@ from adapterkit.errors import ArtifactError
 
 if TYPE_CHECKING:
     import io
+    from typing import BinaryIO
 
     from .pieces import StoredFiles
     from .values import StoredFile
@@ -34,7 +35,7 @@ def write(files: StoredFiles, folder: str | os.PathLike[str], store: Path) -> Pa
     return Path(os.path.realpath(folder))
 
 
-def copy(stream: io.RawIOBase, out: io.BufferedIOBase, file: StoredFile) -> None:
+def copy(stream: io.RawIOBase, out: BinaryIO, file: StoredFile) -> None:
     """Copy a file out of the store.
 
     Raises:

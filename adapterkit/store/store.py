@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 
 from adapterkit.errors import AdapterkitError, ArtifactError, StoreError
 
-from . import adding, aliases, checkout, collecting, journal, verifying, versions
-from .aliases import UNSET
+from . import adding, checkout, collecting, exporting, journal, verifying, versions
 from .blobs import Blobs
 from .index import Index
 from .leases import leasing
-from .names import check_name, check_text, parse
+from .names import check_name, check_text
 from .pieces import StoredFiles
+from .pointing import Pointing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
     from adapterkit.adapter import Adapter
     from adapterkit.registry import Registry
 
-    from .aliases import Expected
     from .leases import Lease
-    from .values import Checked, Collected, Entry, Version
+    from .values import Checked, Collected, Imported, Version
 
 __all__ = ["Store"]
 
@@ -33,7 +33,7 @@ TRIES = 20
 """How often an adapter is staged anew because a collection without any grace took a blob of it: never twice, in practice."""
 
 
-class Store:
+class Store(Pointing):
     """Adapters by their content, in a folder that is made when something is first written.
 
     Usable from threads, forked and spawned processes at once, on one machine. What a method changes is on the disk when it
@@ -95,10 +95,10 @@ class Store:
                 self._blobs.settle(folder, incoming.pieces)
                 try:
                     with self._index.writing() as db:
-                        same = adding.same_as(db, incoming, name, newest=True)
-                        return same or adding.register(
-                            db, incoming, self._blobs, name=name, who=author, why=why, origin=origin
-                        )
+                        newest = adding.newest(db, name)
+                        if newest in adding.alike(db, incoming, name):
+                            return newest
+                        return adding.register(db, incoming, self._blobs, name=name, who=author, why=why, origin=origin)
                 except adding.BlobGoneError:
                     continue
         raise StoreError(f"{name!r} could not be added to {self}: its blobs were collected {TRIES} times meanwhile")
@@ -191,134 +191,67 @@ class Store:
             return False
         return True
 
-    # -- aliases
-
-    def aliases(self, name: str | None = None) -> dict[str, Version]:
-        """Where every alias points, such as ``cards@production``; or those of one name."""
-        condition, values = ("WHERE name = ?", (check_name(name),)) if name is not None else ("", ())
-        with self._index.reading() as db:
-            rows = db.execute(f"SELECT name, alias, number FROM aliases {condition} ORDER BY name, alias", values)  # noqa: S608
-            found = [(f"{one}@{alias}", versions.read_version(db, one, number)) for one, alias, number in rows]
-        return {alias: version for alias, version in found if version}
-
-    def promote(
-        self,
-        reference: str | Version,
-        alias: str,
-        *,
-        expect: Expected = UNSET,
-        why: str = "",
-        who: str | None = None,
-    ) -> Version:
-        """Let an alias point at a version; ``store.promote("cards@3", "production")`` sets ``cards@production``.
+    def export(self, path: str | os.PathLike[str], references: Iterable[str | Version] | None = None) -> list[Version]:
+        """Write versions as plain adapter folders, ``<name>/<number>``, which PEFT reads too, with a list in ``store.json``.
 
         Args:
-            reference: The version.
-            alias: The alias, without the name.
-            expect: Where the caller takes it to point now: a version, its number or a reference; None for an alias that is not
-                there yet. Without it, the alias moves from wherever it points.
-            why: One line for the journal.
-            who: Who moves it; ``user@host`` without it.
+            path: A new folder, or a file whose name ends in ``.tar``.
+            references: Which versions; all that are present, without it. The aliases that point at them go along, and the journal
+                of their names.
 
         Returns:
-            The version that the alias points at.
+            What was written.
 
         Raises:
-            ConflictError: It points elsewhere than was expected: somebody was faster. Nothing was changed.
-            SelectionError: It is protected, and ``expect`` or ``why`` was not given.
+            ArtifactError: A version is damaged, or the disk is full; nothing is left there.
+            ConfigError: Something is there already.
             UnknownNameError: As :meth:`resolve` does.
         """
-        author = journal.author(who, why)
-        with self._index.writing() as db:
-            return aliases.promote(db, reference, alias, expect, why, author)
+        return exporting.export(self._index, self._blobs, self.folder, path, references)
 
-    def rollback(self, alias: str, *, expect: Expected = UNSET, why: str = "", who: str | None = None) -> Version:
-        """Let an alias point where it pointed before it was last promoted.
+    def import_(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        move_aliases: bool = False,
+        max_bytes: int = 64 << 30,
+        why: str = "",
+        who: str | None = None,
+    ) -> Imported:
+        """Take in what a store has exported: all of it, each adapter through the trusted loader, or nothing.
 
-        A second rollback goes one step further back: versions that were rolled back are out of the alias's past.
-
-        Args:
-            alias: Which one, as ``cards@production``.
-            expect: As of :meth:`promote`.
-            why: One line for the journal.
-            who: Who rolls back; ``user@host`` without it.
-
-        Returns:
-            The version that it points at now.
-
-        Raises:
-            ConflictError: It points elsewhere than was expected.
-            SelectionError: It has pointed at nothing before, or at what is gone; or it is protected.
-            UnknownNameError: There is no such alias.
-        """
-        author = journal.author(who, why)
-        with self._index.writing() as db:
-            return aliases.rollback(db, alias, expect, why, author)
-
-    def protect(self, alias: str, *, why: str = "", who: str | None = None) -> None:
-        """Have an alias, given as ``cards@production``, move only for who says where it points and why; it is not deleted.
-
-        Raises:
-            UnknownNameError: There is no such alias.
-        """
-        author = journal.author(who, why)
-        with self._index.writing() as db:
-            aliases.protect(db, alias, why, author, protected=True)
-
-    def unprotect(self, alias: str, *, why: str = "", who: str | None = None) -> None:
-        """Have a protected alias move as any other.
-
-        Raises:
-            UnknownNameError: There is no such alias.
-        """
-        author = journal.author(who, why)
-        with self._index.writing() as db:
-            aliases.protect(db, alias, why, author, protected=False)
-
-    def unalias(self, alias: str, *, why: str = "", who: str | None = None) -> None:
-        """Take an alias away, given as ``cards@production``.
-
-        Raises:
-            SelectionError: It is protected.
-            UnknownNameError: There is no such alias.
-        """
-        author = journal.author(who, why)
-        with self._index.writing() as db:
-            aliases.delete(db, alias, why, author)
-
-    # -- the journal
-
-    def history(self, reference: str | None = None) -> list[Entry]:
-        """The journal, oldest first: all of it, or what concerns a name, an alias or a version.
-
-        Raises:
-            ConfigError: The reference is not written as one is.
-        """
-        if reference is None:
-            with self._index.reading() as db:
-                return journal.entries(db)
-        wanted = parse(reference)
-        with self._index.reading() as db:
-            if wanted.digest:
-                version = versions.find(db, reference)
-                return journal.entries(db, version.name, number=version.number)
-            return journal.entries(db, wanted.name, wanted.alias, wanted.number)
-
-    def live(self, at: dt.datetime | str | None = None) -> dict[str, Version]:
-        """Where every alias points, or pointed at a moment: versions by ``cards@production``.
+        A version keeps its number where that was never given here, and gets the next one where it was. One that is here already is
+        not added again. Where it was pulled from there is what the exporter says, and not taken over: its origin here is the path.
 
         Args:
-            at: A moment, with its zone; as a text in ISO 8601. Now, without it.
+            path: The folder or the tar, which may be compressed with gzip.
+            move_aliases: Whether aliases move that point elsewhere here; protected ones never do.
+            max_bytes: More is refused.
+            why: One line for the journal; without it, what was said when each version was added.
+            who: Who imports; ``user@host`` without it.
 
         Raises:
-            ConfigError: It is no moment.
+            ArtifactError: It is refused, by the trust policy too; nothing of it is kept, and nothing was written elsewhere.
+            StoreError: The store cannot be written.
         """
-        with self._index.reading() as db:
-            moves = journal.latest_moves(db, journal.moment(at) if at else "")
-            found = [
-                (f"{one}@{alias}", versions.read_version(db, one, number)) for (one, alias), number in moves.items()
-            ]
-        return {alias: version for alias, version in sorted(found) if version}
+        from . import importing  # it needs torch, as all that reads adapters does
+
+        author = journal.author(who, why)
+        for _ in range(TRIES):
+            try:
+                return importing.import_(
+                    self._index,
+                    self._blobs,
+                    path,
+                    self.registry,
+                    move_aliases=move_aliases,
+                    max_bytes=max_bytes,
+                    why=why,
+                    who=author,
+                )
+            except adding.BlobGoneError:
+                continue
+        raise StoreError(f"{os.fspath(path)!r} could not be imported: its blobs were collected {TRIES} times meanwhile")
 
     # -- what is kept, and whether it is sound
 

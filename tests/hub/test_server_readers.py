@@ -31,7 +31,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("xet", [True, False], ids=["xet", "lfs"])
+@pytest.mark.parametrize("xet", [pytest.param(True, id="xet"), pytest.param(False, id="lfs", marks=pytest.mark.slow)])
 def test_peft_and_transformers_load_by_name(tmp_path, xet):
     base = tiny_llama()
     original = make_adapter(Base(tiny_llama())).save(tmp_path / "adapter")

@@ -63,7 +63,7 @@ def test_a_concurrent_publisher_loses_nothing_and_is_not_overwritten(hub, make):
     with pytest.raises(ConflictError, match="changed by somebody else meanwhile"):
         publish(make(seed=2), URL, **{**ABOUT, "tag": "v2"})
     found = revisions(URL)
-    assert [one.message for one in found][0] == "Somebody else's commit"
+    assert found[0].message == "Somebody else's commit"
     assert len(found) == 2
     publish(make(seed=2), URL, **{**ABOUT, "tag": "v2"})
     assert "somebody-else.txt" in hub.repository("org/cards").files()

@@ -1,8 +1,12 @@
 """Publishing on the Hub and pulling from it, through the unmodified client over HTTP."""
 
+import threading
+import traceback
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 
-from adapterkit import Adapter, ConflictError, PublishError, RemoteError, UnknownNameError, publish, pull
+from adapterkit import Adapter, ArtifactError, ConflictError, PublishError, RemoteError, UnknownNameError, publish, pull
 from adapterkit.publishing import delete, revisions, rollback, tag, untag
 from tests.publish.conftest import ABOUT, EVALUATION
 
@@ -217,3 +221,69 @@ def test_a_peft_repository_is_pulled_and_gets_a_manifest(hub, make, store, tmp_p
     hub.put("org/stock", {name: (tmp_path / "cards" / name).read_bytes() for name in names})
     pulled = store.load(pull("hf://org/stock", store=store))
     assert dict(pulled.tensors).keys() == dict(make().tensors).keys()
+
+
+def test_a_repository_that_was_made_and_left_empty_is_gone_on_with(hub, make):
+    hub.create("org/cards", private=True)
+    assert revisions(URL) == []
+    made = publish(make(), URL, **ABOUT)
+    assert [one.id for one in revisions(URL)] == [made.revision]
+
+
+def test_a_repository_without_an_adapter_is_refused(hub, store):
+    hub.put("org/cards", {"README.md": b"# nothing"})
+    with pytest.raises(ArtifactError, match="holds no adapter"):
+        pull(URL, store=store)
+    assert store.versions() == []
+
+
+def test_a_gated_repository_says_what_to_do(hub, make, monkeypatch):
+    publish(make(), URL, **ABOUT)
+    monkeypatch.setenv("HF_TOKEN", "hf_wrongwrongwrong")
+    with pytest.raises((RemoteError, UnknownNameError), match="HF_TOKEN"):
+        pull(URL)
+
+
+CANARY = "hf_canaryCANARYcanaryCANARYcanary1234"
+
+
+class Echo(BaseHTTPRequestHandler):
+    """A server that says the token back."""
+
+    def do_GET(self):
+        self.send_response(400)
+        self.send_header("X-Error-Message", f"no good: {self.headers['Authorization']}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_token_is_in_no_error_no_log_and_no_file(hub, make, store, monkeypatch, caplog, tmp_path):
+    monkeypatch.setenv("HF_TOKEN", CANARY)
+    caplog.set_level("INFO")  # a trace of the wire itself, at DEBUG, shows whatever a server says
+    for name in ("adapterkit", "huggingface_hub"):
+        caplog.set_level("DEBUG", name)
+    errors = []
+    with pytest.raises((RemoteError, UnknownNameError)) as refused:
+        publish(make(), URL, **ABOUT)
+    errors.append(refused.value)
+    hub.token = CANARY  # now it may write
+    publish(make(), URL, **ABOUT)
+    pull(URL, store=store)
+    echo = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    threading.Thread(target=echo.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{echo.server_port}")
+    for call in (lambda: pull(URL, store=store), lambda: publish(make(seed=2), URL, **ABOUT), lambda: revisions(URL)):
+        with pytest.raises(RemoteError, match="no good: Bearer <token>") as refused:
+            call()
+        errors.append(refused.value)
+    echo.shutdown()
+    assert CANARY not in "".join(line for one in errors for line in traceback.format_exception(one))
+    assert CANARY not in caplog.text
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 3
+    assert not [path for path in files if CANARY.encode() in path.read_bytes()]

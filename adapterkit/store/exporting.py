@@ -1,0 +1,123 @@
+"""Writes versions as plain adapter folders, or as a tar of them, with a list of what is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapterkit.artifact.replacing import check_apart
+from adapterkit.errors import ArtifactError, ConfigError
+
+from . import archive, journal
+from .checkout import copy
+from .pieces import StoredFiles
+from .versions import find, read_files, read_versions
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator
+    from typing import BinaryIO
+
+    from .blobs import Blobs
+    from .index import Index
+    from .listing import ListedAlias, Listing
+    from .values import Version
+
+__all__ = ["export"]
+
+
+def export(
+    index: Index, blobs: Blobs, store: Path, path: str | os.PathLike[str], references: Iterable[str | Version] | None
+) -> list[Version]:
+    """Write versions out, all or nothing; see :meth:`Store.export`."""
+    target = Path(path).absolute()
+    check_apart(target, [store])
+    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+        raise ConfigError(f"path={str(path)!r} does not fit", ["something is there already; give a new name"])
+    with index.reading() as db:
+        chosen = _chosen(db, references)
+        held = {version: StoredFiles(str(version), read_files(db, version), blobs) for version in chosen}
+        listing = _listing(db, held)
+    text = (json.dumps(listing.to_json(), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.with_name(f".adapterkit-export-{secrets.token_hex(8)}")
+    try:
+        (_write_tar if target.suffix == ".tar" else _write_folder)(staging, text, held)
+        staging.replace(target)
+    except (ArtifactError, OSError) as error:
+        raise ArtifactError(f"the export is not written to {str(path)!r}: {error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.unlink(missing_ok=True)
+    return chosen
+
+
+def _chosen(db: sqlite3.Connection, references: Iterable[str | Version] | None) -> list[Version]:
+    if references is None:
+        return read_versions(db, "state = 'present'")
+    found = {str(version): version for version in (find(db, reference) for reference in references)}
+    return sorted(found.values(), key=lambda version: (version.name, version.number))
+
+
+def _listing(db: sqlite3.Connection, held: dict[Version, StoredFiles]) -> Listing:
+    from adapterkit.artifact.record import FileRecord
+
+    from .listing import ListedAlias, Listing
+
+    files = {
+        version: {name: FileRecord(file.sha256, file.size) for name, file in stored.files.items()}
+        for version, stored in held.items()
+    }
+    rows = db.execute("SELECT name, alias, number, protected FROM aliases ORDER BY name, alias")
+    chosen = {(version.name, version.number) for version in held}
+    aliases: list[ListedAlias] = [
+        ListedAlias(name=name, alias=alias, number=number, protected=bool(protected))
+        for name, alias, number, protected in rows
+        if (name, number) in chosen
+    ]
+    names = {version.name for version in held}
+    return Listing.of(files, aliases, [entry for entry in journal.entries(db) if entry.name in names])
+
+
+def _write_folder(folder: Path, listing: bytes, held: dict[Version, StoredFiles]) -> None:
+    from .listing import LISTING
+
+    folder.mkdir()
+    (folder / LISTING).write_bytes(listing)
+    for version, name, files in _each(held):
+        path = folder / version.name / str(version.number) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as out:
+            _copy(files, name, out)
+            out.flush()
+            os.fsync(out.fileno())
+
+
+def _write_tar(path: Path, listing: bytes, held: dict[Version, StoredFiles]) -> None:
+    from .listing import LISTING
+
+    with path.open("xb") as out:
+        out.write(archive.header(LISTING, len(listing)) + listing + archive.padding(len(listing)))
+        for version, name, files in _each(held):
+            size = files.files[name].size
+            out.write(archive.header(f"{version.name}/{version.number}/{name}", size))
+            _copy(files, name, out)
+            out.write(archive.padding(size))
+        out.write(archive.end())
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _each(held: dict[Version, StoredFiles]) -> Iterator[tuple[Version, str, StoredFiles]]:
+    for version, files in held.items():
+        for name in sorted(files.files):
+            yield version, name, files
+
+
+def _copy(files: StoredFiles, name: str, out: BinaryIO) -> None:
+    with files.open(name) as (stream, _):
+        copy(stream, out, files.files[name])

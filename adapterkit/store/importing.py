@@ -1,0 +1,158 @@
+"""Takes in what a store has exported: a stranger's folder or tar, of which everything is let in, or nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapterkit.artifact.files import find_folder, read_bytes
+from adapterkit.artifact.record import FileRecord
+from adapterkit.errors import ArtifactError, TrustError
+
+from . import adding, aliases, archive
+from .listing import LISTING, MOST_LISTING_BYTES, Listing
+from .values import Imported
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from adapterkit.registry import Registry
+
+    from .adding import Incoming
+    from .blobs import Blobs
+    from .index import Index
+    from .listing import ListedVersion
+    from .values import Version
+
+__all__ = ["MOST_BYTES", "import_"]
+
+MOST_BYTES = 64 << 30
+"""Of all files of an import together, unless the caller says otherwise."""
+
+
+def import_(
+    index: Index,
+    blobs: Blobs,
+    path: str | os.PathLike[str],
+    registry: Registry,
+    *,
+    move_aliases: bool,
+    max_bytes: int,
+    why: str,
+    who: str,
+) -> Imported:
+    """Take in an export; see :meth:`Store.import_`.
+
+    Raises:
+        BlobGoneError: A blob was collected before the commit.
+    """
+    what = f"import of {os.fspath(path)!r}"
+    with blobs.staging() as folder:
+        try:
+            origin, root = _opened(path, folder / "unpacked", max_bytes)
+            listing = Listing.parse(read_bytes(root, LISTING, MOST_LISTING_BYTES))
+            _check_folder(root, listing, max_bytes)
+            staged = {
+                one.key: _staged(root, one, folder / "pieces", blobs, registry, origin) for one in listing.versions
+            }
+        except TrustError as error:
+            raise TrustError(f"{what} is refused: {error}") from None
+        except (ArtifactError, OSError) as error:
+            raise ArtifactError(f"{what} is refused: {error}") from error
+        blobs.settle(folder / "pieces", [piece for one in staged.values() for piece in one.pieces])
+        with index.writing() as db:
+            return _commit(db, blobs, listing, staged, move_aliases=move_aliases, origin=origin, why=why, who=who)
+
+
+def _opened(path: str | os.PathLike[str], folder: Path, max_bytes: int) -> tuple[str, Path]:
+    """The true path of what is imported, and the folder in which its files lie now."""
+    if not os.path.isfile(path):  # noqa: PTH113 - a text with a NUL is no file, and raises nothing
+        root = find_folder(path)
+        return str(root), root
+    origin = Path(os.path.realpath(path))
+    folder.mkdir()
+    archive.unpack(origin, folder, max_bytes)
+    return str(origin), folder
+
+
+def _check_folder(root: Path, listing: Listing, max_bytes: int) -> None:
+    """Refuse what is not exactly what the list says: another entry, a link, a device, a file of another size."""
+    sizes = {f"{one.folder}/{name}": file.bytes for one in listing.versions for name, file in one.records.items()}
+    if sum(sizes.values()) > max_bytes:
+        raise ArtifactError(f"it holds {sum(sizes.values()):,} bytes; at most {max_bytes:,} are read (max_bytes)")
+    folders = {one.name for one in listing.versions} | {one.folder for one in listing.versions}
+    found: set[str] = set()
+    for entry, name in _walk(root, ""):
+        if name in folders and entry.is_dir(follow_symlinks=False):
+            continue
+        if name == LISTING:
+            continue
+        if name not in sizes or not entry.is_file(follow_symlinks=False):
+            said = "is no plain file" if name in sizes or name in folders else f"is not in {LISTING}"
+            raise ArtifactError(f"{name!r:.200} {said}")
+        if entry.stat(follow_symlinks=False).st_size != sizes[name]:
+            raise ArtifactError(f"{name!r} has {entry.stat().st_size:,} bytes; {LISTING} says {sizes[name]:,}")
+        found.add(name)
+    if missing := sizes.keys() - found:
+        raise ArtifactError(f"{min(missing)!r} is missing")
+
+
+def _walk(root: Path, inside: str) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """What a folder holds, three levels deep as an export is: what is deeper is not in its list."""
+    with os.scandir(root / inside) as entries:
+        for entry in entries:
+            name = f"{inside}/{entry.name}" if inside else entry.name
+            yield entry, name
+            if entry.is_dir(follow_symlinks=False) and name.count("/") < 2:
+                yield from _walk(root, name)
+
+
+def _staged(root: Path, listed: ListedVersion, folder: Path, blobs: Blobs, registry: Registry, origin: str) -> Incoming:
+    incoming = adding.stage(root / listed.folder, folder, blobs, registry, origin)
+    real = {name: FileRecord(file.sha256, file.size) for name, file in incoming.files.items()}
+    if incoming.digest != listed.digest or real != listed.records:
+        raise ArtifactError(f"{listed.key} is not the adapter that {LISTING} lists: it was changed after the export")
+    return incoming
+
+
+def _commit(
+    db: sqlite3.Connection,
+    blobs: Blobs,
+    listing: Listing,
+    staged: dict[str, Incoming],
+    *,
+    move_aliases: bool,
+    origin: str,
+    why: str,
+    who: str,
+) -> Imported:
+    added: dict[str, Version] = {}
+    known: dict[str, Version] = {}
+    for listed in sorted(listing.versions, key=lambda one: (one.name, one.number)):
+        incoming = staged[listed.key]
+        same = [one for one in adding.alike(db, incoming, listed.name) if one not in added.values()]
+        if same:
+            known[listed.key] = next((one for one in same if one.number == listed.number), same[0])
+            continue
+        added[listed.key] = adding.register(
+            db,
+            incoming,
+            blobs,
+            name=listed.name,
+            number=listed.number,
+            who=who,
+            why=why or listed.why,
+            origin=origin,
+            action="import",
+        )
+    done: list[str] = []
+    kept: list[str] = []
+    for alias in listing.aliases:
+        said = f"{alias.name}@{alias.alias}"
+        version = {**known, **added}[f"{alias.name}@{alias.number}"]
+        moved = aliases.adopt(db, version, alias.alias, move=move_aliases, protected=alias.protected, why=why, who=who)
+        if moved is not None:
+            (done if moved else kept).append(said)
+    return Imported(added=added, known=known, aliases=tuple(done), kept=tuple(kept))
