@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         TrainOptions,
         Traits,
     )
+    from .differing import diff
     from .effects import Bias, Dense, Effect, Effects, LowRank, PrefixKV, Rows, Scale, Tokens
     from .errors import (
         AdapterkitError,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from .exporting import Export, export
     from .extracting import extract
     from .hooks import hookimpl
+    from .lineage import trace
     from .merging import merge
     from .methods import LayerConfig, LayerMethod
     from .publishing import Published, publish, pull
@@ -93,6 +95,7 @@ _HOMES = {
     "Conversation": "contracts",
     "DataError": "errors",
     "DataFormat": "contracts",
+    "diff": "differing",
     "Dense": "effects",
     "Effect": "effects",
     "Effects": "effects",
@@ -152,6 +155,7 @@ _HOMES = {
     "TargetError": "errors",
     "Text": "contracts",
     "Tokens": "effects",
+    "trace": "lineage",
     "TrainingError": "errors",
     "TrainOptions": "contracts",
     "Traits": "contracts",
@@ -230,6 +234,7 @@ __all__ = [
     "__version__",
     "build_config",
     "compare_runs",
+    "diff",
     "export",
     "extract",
     "hookimpl",
@@ -242,6 +247,7 @@ __all__ = [
     "run_recipe",
     "shorten",
     "targeted",
+    "trace",
     "write_report",
 ]
 

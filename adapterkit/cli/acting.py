@@ -12,8 +12,7 @@ from cyclopts import Parameter
 from adapterkit.compose import named_parts, parse
 from adapterkit.errors import ConfigError, SelectionError, suggest
 from adapterkit.publishing import find as find_acting
-from adapterkit.publishing import is_address
-from adapterkit.store import Store, is_reference
+from adapterkit.publishing import is_named
 
 if TYPE_CHECKING:
     from adapterkit.base import Base
@@ -70,14 +69,9 @@ def check_acting(text: str, option: str = "--adapter") -> None:
         names = [name for name, _ in named_parts(text)]
     except SelectionError as error:
         raise ConfigError(f"{option} does not fit", [str(error)]) from None
-    missing = [_missing(Path(name)) for name in dict.fromkeys(names) if not _is_named(name)]
+    missing = [_missing(Path(name)) for name in dict.fromkeys(names) if not is_named(name)]
     if missing:
         raise ConfigError(f"{option} does not fit", missing)
-
-
-def _is_named(name: str) -> bool:
-    """Whether something answers to it here; of an address, that is seen when it is asked."""
-    return _is_there(name) or is_address(name) or (is_reference(name) and (name in Store() or bool(set(name) & set("@:"))))
 
 
 def _is_there(path: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -16,12 +17,15 @@ from .plugins import PluginFiles, registry_with
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from adapterkit.differing import Difference, Layer
+    from adapterkit.differing import Changed, Difference, Layer
 
 __all__ = ["diff"]
 
 MOST_LAYERS = 10
+MOST_ALONE = 4
+"""What only one of the two says is counted where it is more than this."""
 LONGEST = 48
+DIGEST = re.compile(r"[0-9a-f]{64}.*")
 
 
 def diff(
@@ -41,7 +45,7 @@ def diff(
         return
     rows = [("digest", found.first[:12], found.second[:12])] if not found.is_same else []
     if rows or found.parts:
-        print_table([["", first, second], *rows, *_parts(found)])
+        print_table([["", first, second], *rows, *_parts(found, every=every)])
     for line in _sites(found):
         print(line)
     if found.layers:
@@ -49,16 +53,41 @@ def diff(
         _print_layers(found, None if every else MOST_LAYERS)
 
 
-def _parts(found: Difference) -> Iterator[Sequence[str]]:
+def _parts(found: Difference, *, every: bool) -> Iterator[Sequence[str]]:
     for part, changes in found.parts.items():
+        counts = [sum(value is not None for value in values) for values in zip(*_values(changes), strict=True)]
+        if not every and not all(counts) and max(counts) > MOST_ALONE:  # only one of them says anything of it
+            yield [part, *(f"{count} entries" if count else "–" for count in counts)]
+            continue
         yield [part, "", ""]
-        yield from (["  " + _shown(one.name), _shown(one.first), _shown(one.second)] for one in changes)
+        for one in changes:
+            yield [
+                "  " + _shown(one.name),
+                _shown(one.first),
+                _shown(one.second) + (_gain(one) if part == "scores" else ""),
+            ]
+
+
+def _values(changes: Sequence[Changed]) -> list[tuple[Any, Any]]:
+    return [(one.first, one.second) for one in changes]
+
+
+def _gain(one: Changed) -> str:
+    numbers = isinstance(one.first, float) and isinstance(one.second, float)
+    return f" ({one.second - one.first:+.4g})" if numbers else ""
 
 
 def _shown(value: Any) -> str:
     if value is None:
         return "–"
-    text = f"{value:.6g}" if isinstance(value, float) else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = (
+        f"{value:.6g}"
+        if isinstance(value, float)
+        else ", ".join(map(str, value))
+        if isinstance(value, list)
+        else str(value)
+    )
+    text = f"{text[:12]}…" if DIGEST.fullmatch(text) else text
     text = "".join(character if character.isprintable() else " " for character in text)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 

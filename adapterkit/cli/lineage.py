@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from adapterkit.lineage import lineage as find_out
+from adapterkit.lineage import trace
 from adapterkit.store import Store
 
 from .opening import AsJson  # noqa: TC001 - the same
@@ -28,5 +28,5 @@ def lineage(
 ) -> None:
     """Say where an adapter comes from: base, data, options, scores, and the adapters that it was made of."""
     registry = registry_with(plugin)
-    found = find_out(adapter, store=Store(store, registry=registry), registry=registry)
+    found = trace(adapter, store=Store(store, registry=registry), registry=registry)
     print(json.dumps(found.to_json(), indent=2, ensure_ascii=False) if as_json else found)

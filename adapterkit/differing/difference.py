@@ -32,8 +32,8 @@ class Layer:
         distance: The norm of their difference.
         relative: ``distance / first``; None where the first is zero.
         cosine: Of the angle between them, from -1 to 1; None where one of them is zero.
-        of: What is compared: ``"effect"``, what the adapters add to the weights; or ``"tensors"``, what they hold, where that cannot
-            be said without the base.
+        of: What is compared: ``"effect"``, what the adapters add to the weights; or ``"tensors"``, what they hold, where the first
+            cannot be said without the base.
         tensors: ``|a - b| / |a|`` of the tensors that they hold; None where these do not match. Two adapters may do the same with
             other tensors.
     """

@@ -78,16 +78,23 @@ def _of_site(first: Adapter, second: Adapter, mine: Change, theirs: Change, site
     held = _of_tensors(first, second, _under(site, first, second), site)
     if mine.rest or theirs.rest:
         return held
-    if mine.shapes() != theirs.shapes():
+    shapes, others = mine.shapes(), theirs.shapes()
+    if any(shapes[name] != others[name] for name in shapes.keys() & others.keys()):
         return None
-    parts = [_of_change(mine.weight, theirs.weight)] if mine.weight is not None and theirs.weight is not None else []
-    parts += [_of_change(one, theirs.parameters[name]) for name, one in mine.parameters.items()]
+    names = sorted(shapes.keys() | others.keys())
+    parts = [_of_change(_parameter(mine, name), _parameter(theirs, name)) for name in names]
     return _layer(site, _together(parts), "effect", held.relative if held is not None else None)
 
 
-def _of_change(one: LowRank | Tensor, other: LowRank | Tensor) -> Sizes:
-    """Of changes of one weight, as matrices or as factors: of factors by their small products."""
-    mine, theirs = norm(one), norm(other)
+def _parameter(change: Change, name: str) -> LowRank | Tensor | None:
+    return change.weight if name == "weight" and change.weight is not None else change.parameters.get(name)
+
+
+def _of_change(one: LowRank | Tensor | None, other: LowRank | Tensor | None) -> Sizes:
+    """Of changes of one parameter, as matrices or as factors: of factors by their small products."""
+    mine, theirs = (0.0 if each is None else norm(each) for each in (one, other))
+    if one is None or other is None:
+        return mine, theirs, max(mine, theirs)
     if not isinstance(other, torch.Tensor):
         return mine, theirs, distance(one, other, mine)
     if not isinstance(one, torch.Tensor):
@@ -108,6 +115,8 @@ def _of_tensors(first: Adapter, second: Adapter, names: Sequence[str], title: st
         if one is None or other is None or one.shape != other.shape:
             return None
         sizes.append((norm(one), norm(other), norm(one.double() - other.double())))
+    if not sizes:
+        return None
     layer = _layer(title or names[0], _together(sizes), "tensors", None)
     return attrs.evolve(layer, tensors=layer.relative)
 

@@ -2,7 +2,7 @@
 
 from .adapters import Published, publish
 from .address import is_address
-from .finding import find
+from .finding import find, is_named
 from .places import delete, revisions, rollback, tag, untag
 from .pulling import pull
 
@@ -11,6 +11,7 @@ __all__ = [
     "delete",
     "find",
     "is_address",
+    "is_named",
     "publish",
     "pull",
     "revisions",

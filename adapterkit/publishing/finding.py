@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapterkit.compose import load_acting
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from adapterkit.compose import Acting
     from adapterkit.registry import Registry
 
-__all__ = ["find"]
+__all__ = ["find", "is_named"]
 
 
 def find(
@@ -27,6 +28,7 @@ def find(
     *,
     registry: Registry,
     adapters: Iterable[Adapter] = (),
+    folder: Path = Path(),
     store: Store | None = None,
 ) -> Acting:
     """The adapter, or the blend, that a text names.
@@ -35,6 +37,7 @@ def find(
         text: A folder or a blend's file, ``"cards@production"``, or ``"hf://org/name@v2"``, which is pulled into the store.
         registry: The plugins to use.
         adapters: Where those of a blend's file are looked for before they are read.
+        folder: What paths begin at.
         store: Where references are looked up; the default store without one.
 
     Raises:
@@ -42,18 +45,29 @@ def find(
         ArtifactError: What is found is refused.
         UnknownNameError: The store has no such name, and there is no such path.
     """
-    if is_address(text):
-        held = store or Store(registry=registry)
-        return held.load(pull(str(text), store=held, registry=registry))
-    if not isinstance(text, str) or not is_reference(text):
-        return load_acting(text, adapters, registry=registry)
     held = store or Store(registry=registry)
-    is_path, is_held = os.path.lexists(text), text in held
+    if is_address(text):
+        return held.load(pull(str(text), store=held, registry=registry))
+    path = folder / text
+    if not isinstance(text, str) or not is_reference(text):
+        return load_acting(path, adapters, registry=registry)
+    is_path, is_held = os.path.lexists(path), text in held
     if is_path and is_held:
         raise SelectionError(f"{text!r} is in the store, and a path here too: for the path, write './{text}'")
-    # a plain word that is neither is taken for a folder that is not there
-    return (
-        held.load(text)
-        if is_held or (not is_path and set(text) & set("@:"))
-        else load_acting(text, adapters, registry=registry)
-    )
+    if is_held or (_is_plainly_held(text) and not is_path):
+        return held.load(text)
+    return load_acting(
+        path, adapters, registry=registry
+    )  # a word that is nothing is taken for a folder that is not there
+
+
+def is_named(text: str, folder: Path = Path()) -> bool:
+    """Whether something answers to a text, before anything is loaded; of an address, that is seen when it is asked."""
+    if os.path.exists(folder / text) or is_address(text):  # noqa: PTH110 - Path.exists raises on a long name
+        return True
+    return is_reference(text) and (_is_plainly_held(text) or text in Store())
+
+
+def _is_plainly_held(text: str) -> bool:
+    """Whether it cannot but be a reference, so that the store is the one to say what is wrong with it."""
+    return bool(set(text) & set("@:"))

@@ -12,6 +12,7 @@ import attrs
 
 from adapterkit.compose import is_finite
 from adapterkit.errors import ConfigError, suggest
+from adapterkit.publishing import is_named
 from adapterkit.yaml_file import Lines, read_documents
 
 __all__ = ["Parent", "Recipe", "Stage", "read_recipe"]
@@ -46,7 +47,7 @@ class Parent:
     """One of the adapters of a stage.
 
     Attributes:
-        adapter: Its folder, from the recipe's on, or the name of an earlier stage.
+        adapter: Its folder, from the recipe's on; the name of an earlier stage; a reference of the store, or an address.
         weight: How strongly it counts; None where no weights are given.
     """
 
@@ -259,7 +260,7 @@ def _missing(stages: Sequence[Stage], folder: Path) -> list[str]:
         f"{stage.where}: there is no adapter at {str(folder / one.adapter)!r:.200}{cure}"
         for stage in stages
         for one in stage.adapters
-        if one.adapter and one.adapter not in names and not os.path.exists(folder / one.adapter)  # noqa: PTH110 - raises nothing
+        if one.adapter and one.adapter not in names and not is_named(one.adapter, folder)
     ]
 
 

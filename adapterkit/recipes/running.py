@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from adapterkit.base import Base
-from adapterkit.compose import load_acting
 from adapterkit.errors import ArtifactError, ConfigError, SelectionError
 from adapterkit.merging import merge
+from adapterkit.publishing import find
 from adapterkit.registry import default_registry
 
 from .recipe import Recipe, read_recipe
@@ -100,8 +100,8 @@ class Bases:
 
 
 def find_parent(recipe: Recipe, name: str, registry: Registry) -> Acting:
-    """What lies at a path of a recipe: an adapter's folder, or the file of a blend."""
-    return load_acting(recipe.folder / name, registry=registry)
+    """What a recipe names: a path from its folder on, a reference of the store, or an address."""
+    return find(name, registry=registry, folder=recipe.folder)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from adapterkit.errors import ArtifactError, ConfigError
 
 from . import archive, journal
 from .checkout import copy
+from .listing import LISTING, ListedAlias, ListedFile, Listing
 from .pieces import StoredFiles
 from .versions import find, read_files, read_versions
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from .blobs import Blobs
     from .index import Index
-    from .listing import ListedAlias, Listing
     from .values import Version
 
 __all__ = ["export"]
@@ -64,12 +64,8 @@ def _chosen(db: sqlite3.Connection, references: Iterable[str | Version] | None) 
 
 
 def _listing(db: sqlite3.Connection, held: dict[Version, StoredFiles]) -> Listing:
-    from adapterkit.artifact.record import FileRecord
-
-    from .listing import ListedAlias, Listing
-
     files = {
-        version: {name: FileRecord(file.sha256, file.size) for name, file in stored.files.items()}
+        version: {name: ListedFile(file.sha256, file.size) for name, file in stored.files.items()}
         for version, stored in held.items()
     }
     rows = db.execute("SELECT name, alias, number, protected FROM aliases ORDER BY name, alias")
@@ -84,8 +80,6 @@ def _listing(db: sqlite3.Connection, held: dict[Version, StoredFiles]) -> Listin
 
 
 def _write_folder(folder: Path, listing: bytes, held: dict[Version, StoredFiles]) -> None:
-    from .listing import LISTING
-
     folder.mkdir()
     (folder / LISTING).write_bytes(listing)
     for version, name, files in _each(held):
@@ -98,8 +92,6 @@ def _write_folder(folder: Path, listing: bytes, held: dict[Version, StoredFiles]
 
 
 def _write_tar(path: Path, listing: bytes, held: dict[Version, StoredFiles]) -> None:
-    from .listing import LISTING
-
     with path.open("xb") as out:
         out.write(archive.header(LISTING, len(listing)) + listing + archive.padding(len(listing)))
         for version, name, files in _each(held):

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapterkit.artifact.files import find_folder, read_bytes
-from adapterkit.artifact.record import FileRecord
 from adapterkit.errors import ArtifactError, TrustError
 
 from . import adding, aliases, archive
-from .listing import LISTING, MOST_LISTING_BYTES, Listing
+from .listing import LISTING, MOST_LISTING_BYTES, ListedFile, Listing
 from .values import Imported
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def _walk(root: Path, inside: str) -> Iterator[tuple[os.DirEntry[str], str]]:
 
 def _staged(root: Path, listed: ListedVersion, folder: Path, blobs: Blobs, registry: Registry, origin: str) -> Incoming:
     incoming = adding.stage(root / listed.folder, folder, blobs, registry, origin)
-    real = {name: FileRecord(file.sha256, file.size) for name, file in incoming.files.items()}
+    real = {name: ListedFile(file.sha256, file.size) for name, file in incoming.files.items()}
     if incoming.digest != listed.digest or real != listed.records:
         raise ArtifactError(f"{listed.key} is not the adapter that {LISTING} lists: it was changed after the export")
     return incoming

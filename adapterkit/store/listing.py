@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from adapterkit.artifact.layout import MANIFEST, OURS
-from adapterkit.artifact.record import FileRecord
 from adapterkit.artifact.strict_json import parse_object
 from adapterkit.config import from_dict, to_dict
 from adapterkit.errors import ArtifactError, ConfigError
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from .values import Entry, Version
 
-__all__ = ["LISTING", "MOST_LISTING_BYTES", "MOST_VERSIONS", "ListedAlias", "ListedVersion", "Listing"]
+__all__ = ["LISTING", "MOST_LISTING_BYTES", "MOST_VERSIONS", "ListedAlias", "ListedFile", "ListedVersion", "Listing"]
 
 LISTING = "store.json"
 SCHEMA = 1
@@ -27,6 +26,14 @@ MOST_LISTING_BYTES = 64 << 20
 """Ten thousand versions take about a sixth of this."""
 MOST_VERSIONS = 20_000
 MOST_NUMBER = 1 << 31
+
+
+@attrs.frozen
+class ListedFile:
+    """A file of a listed version."""
+
+    sha256: str
+    bytes: int
 
 
 @attrs.frozen(kw_only=True)
@@ -53,9 +60,9 @@ class ListedVersion:
         return f"{self.name}/{self.number}"
 
     @property
-    def records(self) -> dict[str, FileRecord]:
+    def records(self) -> dict[str, ListedFile]:
         """Its files by name."""
-        return {name: FileRecord(file["sha256"], file["bytes"]) for name, file in self.files.items()}
+        return {name: ListedFile(file["sha256"], file["bytes"]) for name, file in self.files.items()}
 
 
 @attrs.frozen(kw_only=True)
@@ -79,7 +86,7 @@ class Listing:
     @classmethod
     def of(
         cls,
-        versions: Mapping[Version, Mapping[str, FileRecord]],
+        versions: Mapping[Version, Mapping[str, ListedFile]],
         aliases: Iterable[ListedAlias],
         journal: Iterable[Entry],
     ) -> Listing:
@@ -150,7 +157,7 @@ def _check(versions: tuple[ListedVersion, ...], aliases: tuple[ListedAlias, ...]
             said = f"{odd!r:.100} is no file of an adapter" if odd else f"it lists no {MANIFEST}"
             raise ArtifactError(f"{LISTING}: {one.key}: {said}")
         for file in one.files.values():
-            from_dict(FileRecord, file, what="files")
+            from_dict(ListedFile, file, what="files")
     for alias in aliases:
         check_alias(alias.alias)
         if (alias.name, alias.number) not in known:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from adapterkit.errors import AdapterkitError, ArtifactError, StoreError
 
-from . import adding, checkout, collecting, exporting, journal, verifying, versions
+from . import adding, checkout, collecting, exporting, importing, journal, verifying, versions
 from .blobs import Blobs
 from .index import Index
 from .leases import leasing
@@ -214,7 +214,7 @@ class Store(Pointing):
         path: str | os.PathLike[str],
         *,
         move_aliases: bool = False,
-        max_bytes: int = 64 << 30,
+        max_bytes: int = importing.MOST_BYTES,
         why: str = "",
         who: str | None = None,
     ) -> Imported:
@@ -234,8 +234,6 @@ class Store(Pointing):
             ArtifactError: It is refused, by the trust policy too; nothing of it is kept, and nothing was written elsewhere.
             StoreError: The store cannot be written.
         """
-        from . import importing  # it needs torch, as all that reads adapters does
-
         author = journal.author(who, why)
         for _ in range(TRIES):
             try:

@@ -22,7 +22,11 @@ __all__ = ["Place", "place_of"]
 
 INCOMING = "incoming"
 """Where files are that are not complete yet; whoever was killed has left some."""
-EXCLUSIVE = ("s3", "gs", "gcs", "az", "abfs")
+EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "azure", "abfs": "azure"}
+"""The extra of adapterkit's that brings what a scheme needs."""
+OBJECTS = (*EXTRAS, "oss")
+"""Where there are no folders to make, and making one would make a bucket."""
+EXCLUSIVE = tuple(EXTRAS)
 """Where fsspec's ``mode="create"`` is one conditional request, which the service decides."""
 CHUNK = 1 << 20
 A_DAY = 86_400
@@ -87,7 +91,9 @@ class Place:
         except (RemoteError, ConfigError):
             raise
         except ImportError as error:
-            raise RemoteError(f"{self.url}: a package is missing: {error}") from None
+            extra = EXTRAS.get(self.scheme)
+            cure = f'; pip install "adapterkit[{extra}]"' if extra else ""
+            raise RemoteError(f"{self.url}: a package is missing: {error}{cure}") from None
         except Exception as error:  # noqa: BLE001 - each file system raises what its own library does
             raise RemoteError(f"{self.url}: cannot {verb}: {type(error).__name__}: {self._said(error)}") from None
 
@@ -152,17 +158,19 @@ class Place:
 
         Where the file system cannot do both at once, it is looked at before and after.
         """
-        with self.reaching("write"):
-            self._make_folder(name)
-            try:
+        failed = None
+        try:
+            with self.reaching("write"):
+                self._make_folder(name)
                 self.fs.pipe_file(self.path(name), data, mode="create")
-            except FileExistsError:
-                pass
-            else:
-                if self.scheme in EXCLUSIVE:
-                    return True
+        except RemoteError as error:
+            failed = error  # that there is one already is said in as many ways as there are services
+        if failed is None and self.scheme in EXCLUSIVE:
+            return True
         size = self.size(name)
-        return size == len(data) and self.read(name, size) == data  # it may have been written twice by one who was not answered
+        if size is None and failed:
+            raise failed
+        return size == len(data) and self.read(name, size) == data  # it may be ours, by a call that was not answered
 
     def remove(self, name: str) -> None:
         """Take a file away."""
@@ -180,7 +188,8 @@ class Place:
         """Take away what writers that were killed have left, where they leave something."""
 
     def _make_folder(self, name: str) -> None:
-        self.fs.makedirs(self.path(name).rpartition("/")[0], exist_ok=True)
+        if self.scheme not in OBJECTS:
+            self.fs.makedirs(self.path(name).rpartition("/")[0], exist_ok=True)
 
 
 class Memory(Place):

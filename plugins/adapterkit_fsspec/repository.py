@@ -81,13 +81,20 @@ class FsspecRepository:
         return {name: files[name].bytes for name in names if name in files}
 
     def fetch(self, revision: str, names: Sequence[str], folder: Path) -> None:
-        """Write those files of a version into ``folder``; each must be what the version's record says of it."""
+        """Write those files of a version into ``folder``; each must be what the version's record says of it.
+
+        What an earlier call has left there is read again, and fetched again where it is not the file.
+        """
         files = self._find(self._log(), revision).files
         for name in names:
             if name not in files:
                 raise RemoteError(f"{self._place.url}: version {revision:.12} has no file {name!r:.100}")
         for name in names:
             target = folder / check_name(name)
+            if target.is_file() and not target.is_symlink():
+                if _hashed(name, target) == files[name]:
+                    continue
+                target.unlink()
             target.parent.mkdir(parents=True, exist_ok=True)
             self._fetch(f"{VERSIONS}/{revision}/{name}", files[name], target)
 
@@ -129,7 +136,7 @@ class FsspecRepository:
         self._place.clear_up()
         self._upload(record, {name: (path, hashed[name]) for name, path in files.items()}, newest)
         if not self._place.create(f"{LOG}/{len(log) + 1:08}.json", data):
-            raise self._conflict(parent, self._record(self._log(), len(log) + 1).id)
+            raise self._conflict(parent, self.resolve())
         return record.id
 
     def _upload(self, record: Record, files: Mapping[str, tuple[Path, File]], newest: Record | None) -> None:

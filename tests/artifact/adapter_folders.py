@@ -32,7 +32,7 @@ def make_adapter(model, *, rank=4, **changes):
         base=BaseReference(name="org/tiny", revision="abc123", fingerprint=fingerprint(model)),
         plugin="adapterkit 0.1.0",
         training={"data": {"digest": "f" * 64, "rows": 200}, "steps": 25, "loss": 0.25, "options": {"seed": 42}},
-        evaluation={"accuracy": 0.5, "base": {"accuracy": 0.25}},
+        evaluation={"results": [{"name": "test.csv", "scores": {"accuracy": 0.5}, "base": {"accuracy": 0.25}}]},
         versions={"torch": "2.13.0"},
     )
     return Adapter("lora", config, tensors, manifest)

@@ -27,10 +27,24 @@ def test_it_names_the_base_the_method_the_run_the_scores_and_the_proof(adapter, 
         "library_name": "peft",
         "pipeline_tag": "text-generation",
         "tags": ["adapterkit", "lora", "base_model:adapter:org/tiny"],
+        "metrics": ["accuracy"],
+        "model-index": [
+            {
+                "name": "lora adapter",
+                "results": [
+                    {
+                        "task": {"type": "text-generation", "name": "Text generation"},
+                        "dataset": {"name": "test.csv", "type": "test-csv"},
+                        "metrics": [{"type": "accuracy", "value": 0.5, "name": "accuracy"}],
+                    }
+                ],
+            }
+        ],
     }
     assert "# lora adapter for org/tiny" in body
     assert "| rank | 4 |" in body
-    assert "| data.rows | 200 |" in body
+    assert f"| trained on |  | 200 |  | {'f' * 64} |" in body
+    assert "It was trained on 200 rows, and is for prompts like those. It was scored on test.csv" in body
     assert "| accuracy | 0.5 | 0.25 |" in body
     assert 'Base("org/tiny", revision="abc123")' in body
     assert "PeftModel.from_pretrained" in body
@@ -42,8 +56,9 @@ def test_what_is_not_known_has_no_section(adapter, registry, tmp_path):
     bare = Adapter("lora", adapter.config, adapter.tensors)
     head, body = card(bare, tmp_path / "a", registry)
     assert "base_model" not in head
-    for part in ("## Training", "## Evaluation", "## Made with", "With PEFT", "fingerprint"):
+    for part in ("How it was trained", "How well it does", "Forgetting", "## Made with", "With PEFT", "fingerprint"):
         assert part not in body
+    assert "What it was trained on is not recorded. It has not been scored: how well it answers is not known." in body
 
 
 @pytest.mark.parametrize("name", ["/home/me/model", "./model", "a/b/c", "-x/y"])

@@ -23,6 +23,7 @@ from adapterkit import errors
 from adapterkit.cli.options import field_docs
 from adapterkit.merging.strategy import FILLED
 from adapterkit.testing import CHECKS
+from adapterkit.testing.hub import KINDS as FAULTS
 from adapterkit_merges import adapterkit_merge_strategies
 from adapterkit_peft.catalogue import KINDS, PROMPTS, REFUSED
 from tests.docs.pages import ROOT, blocks, pages
@@ -50,6 +51,7 @@ def _part(name):
     whole = {
         "errors": _error_tree,
         "checks": _checks,
+        "faults": _faults,
         "merge strategies": _merge_strategies,
         "peft methods": _peft_methods,
         "peft refusals": _peft_refusals,
@@ -108,6 +110,15 @@ def _checks():
     """Every check of the conformance kit, with what it promises."""
     found = [f"## `{check.name}`\n\n" + check.promise.replace("``", "`") + "\n" for check in CHECKS.values()]
     return "\n".join(found)
+
+
+def _faults():
+    """Every way in which the test Hub misbehaves."""
+    lines = ["| fault | what the Hub does |", "|---|---|"]
+    for name, kind in sorted(FAULTS.items()):
+        said = re.sub(r":attr:`Fault\.(\w+)`", r"`\1`", inspect.getdoc(kind.act))
+        lines.append(f"| `{name}` | {said} |")
+    return "\n".join(lines) + "\n"
 
 
 def _merge_strategies():

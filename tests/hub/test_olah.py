@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, constants
 
-from adapterkit import Adapter, Base
+from adapterkit import Adapter, Base, Store, pull
 from adapterkit.testing import tiny_llama
 from adapterkit.testing.hub import Hub
 from tests.support import make_adapter
@@ -101,12 +101,28 @@ def adapters():
     return [make_adapter(base, seed=seed) for seed in range(2)]
 
 
-@pytest.fixture(autouse=True)
-def _without_xet(monkeypatch):
+@pytest.fixture
+def assert_pulled(monkeypatch, tmp_path):
+    """Sees that an adapter comes through whole: with huggingface_hub, and with ``pull``."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    store = Store(tmp_path / "store")
+
+    def check(url, revision, wanted, commit):
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        folder = HfApi(endpoint=url, token=False).snapshot_download(
+            "org/cards", revision=revision, cache_dir=tmp_path / f"cache-{revision}"
+        )
+        assert Path(folder).name == commit
+        assert Adapter.load(folder).digest == wanted.digest
+        pulled = pull(f"hf://org/cards@{revision}", store=store)
+        assert (pulled.digest, pulled.origin) == (wanted.digest, f"hf://org/cards@{commit}")
+
+    return check
 
 
-def test_adapters_are_pulled_from_git_repositories(command, adapters, tmp_path):
+def test_adapters_are_pulled_from_git_repositories(command, adapters, assert_pulled, tmp_path):
     repo = tmp_path / "mirrors" / "models" / "org" / "cards"
     repo.mkdir(parents=True)
     git(repo, "init", "--quiet", "--initial-branch", "main")
@@ -117,16 +133,11 @@ def test_adapters_are_pulled_from_git_repositories(command, adapters, tmp_path):
         git(repo, "commit", "--quiet", "--message", f"Version {version}")
         git(repo, "tag", f"v{version}")
     with olah(command, tmp_path / "olah", offline=True, basic={"mirrors-path": [str(tmp_path / "mirrors")]}) as url:
-        api = HfApi(endpoint=url, token=False)
         for revision, wanted in (("main", adapters[1]), ("v1", adapters[0]), ("v2", adapters[1])):
-            folder = Path(
-                api.snapshot_download("org/cards", revision=revision, cache_dir=tmp_path / f"cache-{revision}")
-            )
-            assert folder.name == git(repo, "rev-parse", revision)
-            assert Adapter.load(folder).digest == wanted.digest
+            assert_pulled(url, revision, wanted, git(repo, "rev-parse", revision))
 
 
-def test_adapters_are_pulled_from_a_mirror_of_the_test_hub(command, adapters, tmp_path):
+def test_adapters_are_pulled_from_a_mirror_of_the_test_hub(command, adapters, assert_pulled, tmp_path):
     with Hub(xet=False) as hub:
         for version, adapter in enumerate(adapters, 1):
             folder = adapter.save(tmp_path / f"v{version}")
@@ -135,9 +146,6 @@ def test_adapters_are_pulled_from_a_mirror_of_the_test_hub(command, adapters, tm
         places = {"hf-netloc": hub.url, "hf-lfs-netloc": hub.storage_url}
         upstream = {"hf-scheme": "http", **{name: url.removeprefix("http://") for name, url in places.items()}}
         with olah(command, tmp_path / "olah", offline=False, basic=upstream) as url:
-            api = HfApi(endpoint=url, token=False)
             for revision, wanted in (("main", adapters[1]), ("v1", adapters[0])):
-                folder = api.snapshot_download("org/cards", revision=revision, cache_dir=tmp_path / f"cache-{revision}")
-                assert Path(folder).name == hub.repository("org/cards").resolve(revision).sha
-                assert Adapter.load(folder).digest == wanted.digest
+                assert_pulled(url, revision, wanted, hub.repository("org/cards").resolve(revision).sha)
         assert hub.requests

@@ -103,6 +103,13 @@ def test_a_slow_answer(hub, api):
         api.model_info("org/name", timeout=0.2)
 
 
+def test_a_body_that_trickles(hub):
+    hub.faults.add(Fault("trickle", seconds=0.3))
+    started = time.monotonic()
+    assert httpx2.get(f"{hub.url}/org/name/resolve/main/config.json").content == CONFIG
+    assert time.monotonic() - started >= 0.3
+
+
 def test_a_hub_that_stops_waits_for_no_slow_answer():
     with Hub() as hub:
         hub.create("org/name")

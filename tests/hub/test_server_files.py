@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import socket
 import subprocess
 import threading
 import urllib.request
@@ -241,10 +242,18 @@ def refused(hub, body, status):
     assert caught.value.code == status
 
 
+def test_a_commit_of_nothing_is_a_commit(hub, api):
+    """As on the real Hub; huggingface_hub's client does not send such a one."""
+    body = json.dumps({"key": "header", "value": {"summary": "Nothing"}}).encode()
+    url = f"{hub.url}/api/models/org/name/commit/main"
+    with urllib.request.urlopen(urllib.request.Request(url, body, {"Authorization": f"Bearer {hub.token}"})) as answer:
+        made = json.load(answer)["commitOid"]
+    first, second = hub.repository("org/name").commits()[::-1]
+    assert (second.sha, second.folders) == (made, first.folders)
+
+
 def test_half_a_request_is_none(hub, api):
     """A client that dies while it sends a commit has sent nothing, wherever it stopped."""
-    import socket
-
     lines = [
         {"key": "header", "value": {"summary": "Two files"}},
         {"key": "file", "value": {"path": "one", "content": "", "encoding": "base64"}},

@@ -80,7 +80,8 @@ def _introduction(about: About) -> str:
 
 def _use(about: About) -> str:
     data = about.part("training").get("data")
-    rows = data.get("rows") if isinstance(data, dict) else None
+    data = data if isinstance(data, dict) else {}
+    rows = data.get("rows")
     if about.is_merged:
         trained = "It was made of other adapters without further training, and is for what they were made for."
     elif isinstance(rows, int):

@@ -101,5 +101,5 @@ def _vllm(about: About) -> Iterator[str]:
         base += f" --revision {about.base_revision}"
     room = room_in_vllm(rank)
     yield code(
-        f"{fetched}vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules {name}={served}", "bash"
+        f"{fetched}vllm serve {base} \\\n  --enable-lora --max-lora-rank {room} --lora-modules {name}={served}", "bash"
     )

@@ -33,7 +33,7 @@ def render_model(
     """
     said = publication
     if licence and not (publication and publication.license):
-        said = attrs.evolve(publication or Publication(), **licence)
+        said = attrs.evolve(publication or Publication(), **dict[str, Any](licence))
     metadata = model_metadata(About(values, said), merged=len(values["adapters"]) > 1)
     return "\n\n".join([front_matter(metadata), *_sections(About(values, publication))]) + "\n"
 

@@ -39,7 +39,7 @@ class Fault:
         method: The HTTP method; without it, the kind's own, perhaps any.
         times: How often it happens; ``None`` for always.
         status: The HTTP status of ``error``.
-        seconds: How long ``slow`` takes, and how long ``rate_limited`` says to wait.
+        seconds: How long ``slow`` and ``trickle`` take, and how long ``rate_limited`` says to wait.
         by: How many bytes ``lying_length`` and ``lying_size`` are off, below zero for too few.
         count: How many files ``crowded`` adds.
         struck: How often it has happened.

@@ -87,11 +87,12 @@ def _lost_answer(strike: Strike) -> Answer:
 
 def _lost_upload(strike: Strike) -> Answer | None:
     """Confirm what came in, and lose it."""
-    before = set(strike.hub.blobs)
-    made = strike.answer()
-    brought = set(strike.hub.blobs) - before
-    for sha256 in brought:
-        strike.hub.blobs.lose(sha256)
+    with strike.hub.lock:
+        before = set(strike.hub.blobs)
+        made = strike.answer()
+        brought = set(strike.hub.blobs) - before
+        for sha256 in brought:
+            strike.hub.blobs.lose(sha256)
     return made if brought else None
 
 
@@ -127,6 +128,21 @@ def _endless(strike: Strike) -> Answer | None:
     return attrs.evolve(made, body=pieces())
 
 
+def _trickle(strike: Strike) -> Answer | None:
+    """Send the body in a hundred pieces, over :attr:`Fault.seconds`."""
+    made = strike.answer()
+    if not made.data:
+        return None
+
+    def pieces() -> Iterator[bytes]:
+        size = len(made.data)
+        for index in range(100):
+            strike.hub.stopping.wait(strike.fault.seconds / 100)
+            yield made.data[size * index // 100 : size * (index + 1) // 100]
+
+    return attrs.evolve(made, body=pieces(), claimed=len(made.data))
+
+
 def _lying_length(strike: Strike) -> Answer | None:
     """Give a Content-Length that is wrong by :attr:`Fault.by` bytes."""
     made = strike.answer()
@@ -146,7 +162,7 @@ def _lying_size(strike: Strike) -> Answer | None:
 
 
 def _wrong_commit(strike: Strike) -> Answer | None:
-    """Name another commit than there is, wherever an answer names one."""
+    """Name another commit than there is."""
     made = strike.answer()
     value = made.value
     if isinstance(value, dict) and {"commitOid", "sha"} & value.keys():
@@ -223,6 +239,7 @@ KINDS = {
     "redirected": Kind(_redirected, _FILES),
     "slow": Kind(_slow),
     "stale_parent": Kind(_stale_parent, _COMMITS, "POST"),
+    "trickle": Kind(_trickle, _FILES, "GET"),
     "wrong_bytes": Kind(_wrong_bytes, selects=True),
     "wrong_commit": Kind(_wrong_commit, _COMMITS, "POST"),
 }

@@ -85,8 +85,8 @@ class Answer:
     Attributes:
         status: The status code.
         headers: But for Content-Length, which is added.
-        body: Its bytes. Pieces are sent as they come, in chunks, without saying how many there will be.
-        claimed: The Content-Length, where it is a lie.
+        body: Its bytes, or pieces that are sent as they come.
+        claimed: The Content-Length, where it is a lie; for pieces without it, nothing says how many there will be.
         cut: The connection is closed after that many bytes of the body.
     """
 

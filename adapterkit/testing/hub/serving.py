@@ -122,21 +122,21 @@ class _Handler(BaseHTTPRequestHandler):
         return data
 
     def _send(self, answer: Answer) -> None:
+        whole = isinstance(answer.body, bytes)
+        length = len(answer.data) if whole and answer.claimed is None else answer.claimed
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        if isinstance(answer.body, bytes):
-            self.send_header("Content-Length", str(len(answer.body) if answer.claimed is None else answer.claimed))
-        else:
+        if length is None:
             self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(length))
         self.end_headers()
         if self.command == "HEAD":
             return
-        if isinstance(answer.body, bytes):
-            self.wfile.write(answer.body[: answer.cut])
-        else:
-            for piece in answer.body:
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        for piece in [answer.data[: answer.cut]] if whole else answer.body:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if length is None else piece)
+        if length is None:
             self.wfile.write(b"0\r\n\r\n")
         if answer.cut is not None:
             self._hang_up()

@@ -1,0 +1,74 @@
+"""``adapterkit store collect | verify``."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from adapterkit.errors import ConfigError, StoreError
+from adapterkit.store import Store
+
+from .common import AsJson, StoreFolder, Who, print_json, size
+
+__all__ = ["collect", "verify"]
+
+UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+
+
+def collect(
+    *,
+    grace: Annotated[str, Parameter(help="How long something is kept after its last use: 7d, 12h, 30m, 0s.")] = "7d",
+    keep: Annotated[int, Parameter(help="How many earlier versions each alias can be rolled back to.")] = 5,
+    dry_run: Annotated[bool, Parameter(help="Only say what would be deleted.", negative="")] = False,
+    who: Who = None,
+    store: StoreFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete the versions and blobs that nothing needs.
+
+    Kept are the versions that an alias points at or can be rolled back to, the newest of each name, the leased ones, and
+    what was used within the grace.
+    """
+    gone = Store(store).collect(_grace(grace), keep=keep, dry_run=dry_run, who=who)
+    if as_json:
+        print_json(gone)
+        return
+    for version in gone.versions:
+        print(version)
+    would = "would be" if dry_run else "are"
+    print(
+        f"{len(gone.versions)} versions and {gone.blobs} blobs of {size(gone.bytes)} {would} deleted", file=sys.stderr
+    )
+
+
+def verify(*, store: StoreFolder = None, as_json: AsJson = False) -> None:
+    """Read everything, and name what is damaged; exit code 1 where something is."""
+    held = Store(store)
+    checked = held.check()
+    if as_json:
+        print_json(checked)
+        if checked.problems:
+            raise StoreError(f"{held} is damaged: {len(checked.problems)} problems")
+        return
+    for problem in checked.problems:
+        print(problem)
+    print(
+        f"{checked.versions} versions, {checked.files} files, {checked.blobs} blobs of {size(checked.bytes)} and"
+        f" {checked.entries} rows of the journal were read; {checked.orphans} blobs wait for a collection",
+        file=sys.stderr,
+    )
+    if checked.problems:
+        raise StoreError(
+            f"{held} is damaged: {len(checked.problems)} problems, as listed; add what is damaged once more"
+        )
+
+
+def _grace(text: str) -> dt.timedelta:
+    match = re.fullmatch(r"(\d{1,6})([dhms])", text)
+    if not match:
+        raise ConfigError(f"--grace {text!r:.50} does not fit", ["give a number and d, h, m or s, such as 7d or 12h"])
+    return dt.timedelta(**{UNITS[match[2]]: int(match[1])})
