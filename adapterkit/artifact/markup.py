@@ -52,7 +52,7 @@ def paragraphs(text: str) -> Iterator[str]:
 
 
 def _line(text: str) -> str:
-    line = plain(" ".join(text.split()), MOST_PARAGRAPH)
+    line = " ".join(plain(text, MOST_PARAGRAPH).split())
     return BLOCK.sub(r"\1\\\2", line, count=1) if BLOCK.match(line) else line
 
 

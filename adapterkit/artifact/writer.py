@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from .manifest import Manifest
 
-__all__ = ["replace_manifest", "write_artifact"]
+__all__ = ["replace_manifest", "write_artifact", "write_card"]
 
 
 def write_artifact(
@@ -113,6 +113,12 @@ def replace_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> bool
     except (ValueError, TypeError, OSError) as error:
         raise ArtifactError(f"the manifest in {str(folder)!r} is not replaced: {error}") from error
     return edited
+
+
+def write_card(folder: Path) -> None:
+    """Write the card of a folder, from its manifest."""
+    values = parse_object(read_bytes(folder, MANIFEST, MOST_JSON_BYTES), MANIFEST)
+    _write_text(folder / CARD, render(values))
 
 
 def _bring(source: Path, target: Path) -> None:

@@ -75,7 +75,13 @@ def stage(
     except (ArtifactError, OSError) as error:
         raise ArtifactError(f"{what} is refused: {error}") from error
     if not written_here:  # another program's: it gets a manifest
-        return _stage_saved(Adapter(*read_trusted(path, registry, origin=origin)), folder, registry)
+        adapter = Adapter(*read_trusted(path, registry, origin=origin))
+        if adapter.copies:  # they would be lost, and with them what tells a base that it is another
+            raise ArtifactError(
+                f"{what} is refused: it holds copies of the base's own weights ({min(adapter.copies)}), which the base has to "
+                "check: let it load the folder, and add the adapter that it gives"
+            )
+        return _stage_saved(adapter, folder, registry)
     adapter = Adapter(*read_trusted(staged, registry, origin=origin or str(path)))
     return Incoming(adapter.digest, dict(staged.files))
 

@@ -119,7 +119,7 @@ class FsspecRepository:
             for name, file in (newest.files if newest else {}).items()
             if name not in files and not any(fnmatchcase(name, pattern) for pattern in replaces)
         }
-        hashed = {name: _hashed(name, path) for name, path in files.items()}
+        hashed = _all_hashed(files)
         every = {**kept, **hashed}
         record = Record(
             id=version_id(every),
@@ -260,6 +260,13 @@ def _hashed(name: str, path: Path) -> File:
     check_name(name)
     with path.open("rb") as file:
         return hash_file(file)
+
+
+def _all_hashed(files: Mapping[str, Path]) -> dict[str, File]:
+    try:
+        return {name: _hashed(name, path) for name, path in files.items()}
+    except ValueError as error:
+        raise ConfigError("the version cannot be published", [str(error)]) from None
 
 
 def _written(record: Record) -> bytes:

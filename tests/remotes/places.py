@@ -8,6 +8,7 @@ from adapterkit_fsspec.records import File, Record, version_id
 
 from adapterkit.registry import default_registry
 
+BUCKET = "adapters"
 NAMES = ("adapter_config.json", "adapter_model.safetensors", "adapterkit.json")
 
 
@@ -16,7 +17,9 @@ def repository(url):
 
 
 def new_url(scheme, folder):
-    return f"file://{folder / 'repository'}" if scheme == "file" else f"{scheme}://{uuid.uuid4().hex}/cards"
+    if scheme == "file":
+        return f"file://{folder / 'repository'}"
+    return f"{scheme}://{BUCKET}/{uuid.uuid4().hex}/cards"
 
 
 def files(folder, text, names=NAMES):

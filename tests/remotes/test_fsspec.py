@@ -1,7 +1,6 @@
 """Repositories in folders and buckets: what is published is there whole, for ever, and once."""
 
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from adapterkit import ConfigError, ConflictError, RemoteError, UnknownNameError
 from tests.remotes.places import NAMES, fetched, files, new_url, push, repository
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", *os.environ.get("ADAPTERKIT_TEST_SCHEMES", "").split()])
 def url(request, tmp_path):
     return new_url(request.param, tmp_path)
 
@@ -330,6 +329,54 @@ def test_a_publisher_that_is_killed_leaves_a_version_or_none(tmp_path):
     assert list((root / "incoming").iterdir()) == []
 
 
+# -- s3, where test_s3.py runs this file ------------------------------------------------------------------------------
+
+on_s3 = pytest.mark.skipif("s3" not in os.environ.get("ADAPTERKIT_TEST_SCHEMES", ""), reason="test_s3.py runs it")
+
+
+@on_s3
+def test_a_bucket_that_is_not_there_is_not_made_on_s3(tmp_path):
+    place = repository("s3://no-such-bucket/cards")
+    assert place.revisions() == []
+    with pytest.raises(RemoteError, match="cannot write"):
+        push(place, files(tmp_path, "one"))
+    assert not place._place.fs.exists("no-such-bucket")
+
+
+@on_s3
+def test_errors_of_s3_hold_no_keys(tmp_path, monkeypatch):
+    monkeypatch.setenv("FSSPEC_S3_KEY", "canary-key-id")
+    monkeypatch.setenv("FSSPEC_S3_SECRET", "canary-secret-key")
+    place = repository("s3://Not_A_Bucket!/cards")
+    with pytest.raises(RemoteError) as caught:
+        push(place, files(tmp_path, "one"))
+    assert "canary" not in str(caught.value)
+
+
+@on_s3
+def test_two_publishers_at_once_on_s3_are_told_apart(tmp_path):
+    url = new_url("s3", tmp_path)
+    outcomes = []
+
+    def publish(number):
+        place = repository(url)
+        for again in range(5):
+            held = files(tmp_path, f"{number} {again}", ["adapter.txt"])
+            try:
+                outcomes.append(push(place, held, parent=next((one.id for one in place.revisions()), "")))
+            except ConflictError:
+                outcomes.append(None)
+
+    threads = [threading.Thread(target=publish, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 20
+    assert None in outcomes, "they never met: the test shows nothing"
+    assert sorted(filter(None, outcomes)) == sorted(one.id for one in repository(url).revisions())
+
+
 # -- places -----------------------------------------------------------------------------------------------------------
 
 
@@ -427,8 +474,7 @@ class Plain(MemoryFileSystem):
 
 
 @pytest.fixture
-def plain(monkeypatch):
-    monkeypatch.setitem(fsspec.registry.target, "smb", Plain) if hasattr(fsspec.registry, "target") else None
+def plain():
     fsspec.register_implementation("smb", Plain, clobber=True)
     yield repository("smb://host/share/cards")
     fsspec.register_implementation("smb", "fsspec.implementations.smb.SMBFileSystem", clobber=True)
@@ -440,8 +486,8 @@ def test_where_nothing_can_be_made_exclusively_a_lost_race_is_seen_afterwards(pl
     theirs = repository(new_url("memory", tmp_path))
     push(theirs, files(tmp_path, "one"))
     push(theirs, files(tmp_path, "theirs"), parent=first)
-    shutil.copyfileobj(theirs._place.fs.open(theirs._place.path("log/00000002.json"), "rb"), open(tmp_path / "r", "wb"))  # noqa: PTH123, SIM115
-    Plain.before_writing = (tmp_path / "r").read_bytes()
+    record = "log/00000002.json"
+    Plain.before_writing = theirs._place.read(record, theirs._place.size(record))
     with pytest.raises(ConflictError):
         push(plain, files(tmp_path, "mine"), parent=first)
     assert plain.resolve() == theirs.resolve()

@@ -22,6 +22,7 @@ import attrs
 from adapterkit import Adapter, ConflictError, SelectionError, Store, UnknownNameError
 
 NAMES = ("cards", "tone", "style")
+PARENT = os.getpid()
 POOL = 6
 """Adapters that everybody adds again and again: their blobs are deleted under the one while the other needs them."""
 
@@ -51,15 +52,16 @@ def work(folder, made, pool, processes, seconds):
 
 
 def kill(folder, made, pool, kills):
-    """Kill a process at work at so many moments, and look at the store after each."""
+    """Kill two processes at work at so many moments, and look at the store after each."""
     moments, damage = random.Random(7), []
     for number in range(kills):
-        child = os.fork()
-        if child == 0:
-            Worker(folder, made, pool, number).run(3600)
-        time.sleep(moments.uniform(0.0, 0.25))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        children = [os.fork() for _ in range(2) if os.getpid() == PARENT]
+        if 0 in children:
+            Worker(folder, made, pool, 2 * number + len(children)).run(3600)
+        time.sleep(moments.uniform(0.02, 0.3))
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
         damage += [f"after kill {number + 1}: {problem}" for problem in Store(folder).check().problems]
     return {"kills": kills, "damage": damage}
 

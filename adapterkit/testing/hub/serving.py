@@ -122,8 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
         return data
 
     def _send(self, answer: Answer) -> None:
-        whole = isinstance(answer.body, bytes)
-        length = len(answer.data) if whole and answer.claimed is None else answer.claimed
+        body = answer.body
+        length = len(body) if isinstance(body, bytes) and answer.claimed is None else answer.claimed
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        for piece in [answer.data[: answer.cut]] if whole else answer.body:
+        for piece in [body[: answer.cut]] if isinstance(body, bytes) else body:
             self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if length is None else piece)
         if length is None:
             self.wfile.write(b"0\r\n\r\n")

@@ -1,0 +1,141 @@
+"""Collection: what an alias, a lease, a grace or the name needs stays; the rest goes, and is said to be gone."""
+
+import datetime as dt
+import os
+import time
+
+import attrs
+import pytest
+
+from adapterkit import ConfigError, ConflictError, SelectionError, UnknownNameError
+
+NOW = dt.timedelta(0)
+
+
+def present(store):
+    return [str(one) for one in store.versions()]
+
+
+def collected(store, grace=NOW, **options):
+    return [str(one) for one in store.collect(grace, **options).versions]
+
+
+def blobs(store):
+    return {path.name for path in (store.folder / "blobs").rglob("*") if path.is_file()}
+
+
+def grown(store, adapter, count):
+    """Versions of chain, each promoted to head in turn."""
+    for number in range(count):
+        other = attrs.evolve(adapter, tensors={name: one + number for name, one in adapter.tensors.items()})
+        store.promote(store.add(other, "chain"), "head")
+
+
+def test_what_nothing_needs_goes_after_its_grace(filled):
+    filled.unalias("cards@production")
+    held = blobs(filled)
+    assert collected(filled, dt.timedelta(days=1)) == []
+    assert blobs(filled) == held
+    made = filled.collect(NOW, who="ann")
+    assert [str(one) for one in made.versions] == ["cards@1", "cards@2"]
+    assert made.blobs == len(held) - len(blobs(filled)) > 0
+    assert made.bytes > 0
+    assert present(filled) == ["cards@3"]
+    with pytest.raises(UnknownNameError, match=r"it was collected at 20.* by ann"):
+        filled.load("cards@1")
+    assert filled.verify().orphans == 0
+
+
+def test_a_dry_run_says_what_would_go_and_deletes_nothing(filled):
+    filled.unalias("cards@production")
+    held, rows = blobs(filled), filled.history()
+    said = filled.collect(NOW, dry_run=True)
+    assert (blobs(filled), filled.history(), len(filled.versions())) == (held, rows, 3)
+    done = filled.collect(NOW)
+    assert [str(one) for one in said.versions] == [str(one) for one in done.versions]
+    assert (said.blobs, said.bytes) == (done.blobs, done.bytes)
+
+
+def test_what_aliases_point_at_or_can_be_rolled_back_to_stays(store, adapters):
+    grown(store, adapters[0], 5)
+    assert collected(store, keep=2) == ["chain@1", "chain@2"]
+    assert collected(store, keep=0) == ["chain@3", "chain@4"]
+    with pytest.raises(SelectionError, match="chain@4 was collected at .*; promote another"):
+        store.rollback("chain@head")
+
+
+def test_a_version_stays_for_the_grace_after_an_alias_has_moved_off(store, adapters):
+    grown(store, adapters[0], 3)
+    time.sleep(0.3)
+    store.promote("chain@1", "head")  # off chain@3, which is the newest, and back
+    store.promote("chain@2", "head")
+    assert collected(store, dt.timedelta(seconds=0.2), keep=0) == []
+    assert collected(store, keep=0) == ["chain@1"]
+
+
+def test_a_leased_version_stays(filled):
+    filled.unalias("cards@production")
+    with filled.lease("cards@1", holder="server 7") as lease:
+        assert collected(filled) == ["cards@2"]
+        with pytest.raises(SelectionError, match="server 7 has leased it until"):
+            filled.remove("cards@1")
+        until = lease.until
+        lease.renew()
+        assert lease.until > until
+        assert filled.load(lease.version).digest == lease.version.digest
+    time.sleep(0.2)
+    assert collected(filled, dt.timedelta(seconds=30)) == []  # it was in use until now
+    assert collected(filled) == ["cards@1"]
+
+
+def test_a_lease_ends_with_its_time_though_nobody_ends_it(filled):
+    filled.unalias("cards@production")
+    lease = filled.lease("cards@1", seconds=0.1).__enter__()  # noqa: PLC2801 - its holder dies
+    assert collected(filled) == ["cards@2"]
+    time.sleep(0.2)
+    assert collected(filled) == ["cards@1"]
+    with pytest.raises(ConflictError, match="the lease of cards@1 ended at .*, and the version is gone"):
+        lease.renew()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), 10**9])
+def test_a_lease_has_an_end(filled, seconds):
+    with pytest.raises(ConfigError, match="a lease is for up to"), filled.lease("cards", seconds=seconds):
+        pass
+
+
+def test_a_removed_versions_blobs_go_with_the_next_collection(filled):
+    held = blobs(filled)
+    filled.remove("cards@3")
+    assert blobs(filled) == held
+    assert filled.check().orphans > 0
+    made = filled.collect(NOW)
+    assert (made.versions, made.blobs > 0) == ((), True)
+    assert filled.verify().orphans == 0
+
+
+def test_a_blob_that_is_needed_again_begins_its_grace_anew(filled, adapters):
+    filled.remove("cards@3")
+    old = time.time() - 3600
+    for path in (filled.folder / "blobs").rglob("*"):
+        os.utime(path, (old, old))
+    filled.add(adapters[2], "tone")
+    filled.remove("tone")
+    assert filled.collect(dt.timedelta(minutes=30)).blobs == 0
+
+
+def test_what_dead_writers_have_left_goes(filled):
+    left = filled.folder / "staging" / "0123456789abcdef"
+    left.mkdir()
+    (left / "half").write_bytes(b"x" * 100)
+    with filled._blobs.staging() as mine:
+        (mine / "piece").write_bytes(b"x")
+        assert filled.collect(NOW).staging == 1
+        assert mine.exists()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("options", [{"grace": -dt.timedelta(1)}, {"keep": -1}])
+def test_a_collection_that_cannot_be_meant_is_refused(filled, options):
+    with pytest.raises(ConfigError, match="neither may be below 0"):
+        filled.collect(**options)

@@ -1,0 +1,179 @@
+"""Damage is found wherever it is, and named; adding once more heals it."""
+
+import sqlite3
+
+import pytest
+
+from adapterkit import ArtifactError, StoreError
+from adapterkit.artifact.layout import MANIFEST, WEIGHTS
+
+
+def blob(store, version, name=WEIGHTS):
+    return store._blobs.path(store.files(version).files[name].pieces[0].sha256)
+
+
+def overwrite(path, data):
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    return bytes(data)
+
+
+def damaged(store):
+    with pytest.raises(StoreError) as refused:
+        store.verify()
+    assert str(refused.value) == f"{store} is damaged:" + "".join(f"\n  - {line}" for line in store.check().problems)
+    return "\n".join(store.check().problems)
+
+
+def sql(store, *statements):
+    store._index.close()
+    with sqlite3.connect(store.folder / "index.sqlite") as db:
+        for statement in statements:
+            db.execute(statement)
+    db.close()
+
+
+def test_a_sound_store_says_what_was_read(filled):
+    said = filled.verify()
+    assert (said.versions, said.problems, said.orphans) == (3, (), 0)
+    assert said.files == said.blobs == 3 * 3 + 1  # the configuration is the same in all three
+    assert said.entries == len(filled.history())
+
+
+def test_a_changed_byte_is_found_by_verify_and_by_load(filled):
+    path = blob(filled, "cards@2")
+    overwrite(path, flipped(path))
+    assert damaged(filled) == f"cards@2: {WEIGHTS}: blob {path.name} holds other bytes than it was written with"
+    with pytest.raises(ArtifactError, match=r"version cards@2 of store .* is refused: adapter_model\.safetensors"):
+        filled.load("cards@2")
+    with pytest.raises(ArtifactError, match="is damaged in the store"):
+        filled.checkout("cards@2", filled.folder.parent / "out")
+    assert not (filled.folder.parent / "out").exists()
+    assert filled.load("cards@1")
+
+
+def test_a_missing_blob_is_found(filled):
+    path = blob(filled, "cards@2")
+    path.unlink()
+    assert damaged(filled) == f"cards@2: {WEIGHTS}: blob {path.name} is missing"
+    with pytest.raises(ArtifactError, match=f"its piece {path.name} cannot be read"):
+        filled.load("cards@2")
+
+
+def test_half_a_blob_is_found(filled):
+    path = blob(filled, "cards@1", MANIFEST)
+    overwrite(path, path.read_bytes()[:100])
+    assert "has 100 bytes of" in damaged(filled)
+    with pytest.raises(ArtifactError, match="another size than it was stored with"):
+        filled.load("cards@1")
+
+
+def test_adding_once_more_heals(filled, adapters):
+    for version in ("cards@1", "cards@2", "cards@3"):
+        path = blob(filled, version)
+        overwrite(path, flipped(path))
+    blob(filled, "cards@2", MANIFEST).unlink()
+    assert len(filled.check().problems) == 4
+    for adapter in adapters:
+        filled.add(adapter, "again")
+    assert filled.verify().problems == ()
+    assert filled.load("cards@2") == adapters[1]
+
+
+def test_what_lies_among_the_blobs_is_named(filled):
+    (filled.folder / "blobs" / "sha256" / "ab").mkdir(exist_ok=True)
+    (filled.folder / "blobs" / "sha256" / "ab" / "notes.txt").write_text("mine")
+    assert damaged(filled) == "'notes.txt' lies among the blobs, and is none"
+
+
+def test_a_blob_that_nothing_needs_is_no_damage(filled):
+    filled.remove("cards@3")
+    assert filled.verify().orphans == 3
+
+
+def test_the_journal_is_never_changed(filled):
+    for statement in ("UPDATE journal SET who = 'me'", "DELETE FROM journal", "DELETE FROM journal WHERE seq = 2"):
+        with pytest.raises(StoreError, match="the journal is never changed"), filled._index.writing() as db:
+            db.execute(statement)
+    assert filled.verify().entries == 5
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE journal SET why = 'because' WHERE seq = 2", "row 2 is not what was written"),
+        ("UPDATE journal SET chain = 'x' WHERE seq = 2", "row 3 is not what was written, or the row before is not"),
+        ("DELETE FROM journal WHERE seq = 2", "row 3 follows row 1; rows between them are missing"),
+        ("DELETE FROM journal WHERE seq = 5", "cards@production points at 1 by the journal, at 2 by the index"),
+        ("DELETE FROM journal WHERE seq < 6", "cards@3 is unknown by the journal, present by the index"),
+    ],
+)
+def test_a_journal_that_somebody_has_changed_is_found(filled, statement, said):
+    sql(filled, "DROP TRIGGER journal_stays", "DROP TRIGGER journal_remains", statement)
+    assert said in damaged(filled)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE aliases SET number = 1", "cards@production points at 2 by the journal, at 1 by the index"),
+        ("UPDATE versions SET state = 'removed' WHERE number = 1", "cards@1 has no files, or files although it is gone"),
+        ("DELETE FROM files WHERE number = 1", "cards@1 has no files"),
+        ("DELETE FROM files WHERE number = 1", "belongs to no version"),
+        ("DELETE FROM contents WHERE size = (SELECT max(size) FROM contents)", "files belongs to no row of contents"),
+        ("DELETE FROM pieces WHERE size = (SELECT max(size) FROM pieces)", "and its pieces 0"),
+        ("UPDATE versions SET digest = 'x' WHERE number = 1", "the adapter's digest is another one"),
+        ("UPDATE versions SET manifest = 'x' WHERE number = 1", "is not the one that the version was added with"),
+        (
+            "UPDATE files SET content = (SELECT content FROM files WHERE number = 2 AND file LIKE '%safetensors')"
+            " WHERE number = 1 AND file LIKE '%safetensors'",
+            "it lists another adapter_model.safetensors",
+        ),
+    ],
+)
+def test_an_index_that_somebody_has_changed_is_found(filled, statement, said):
+    sql(filled, statement)
+    assert said in damaged(filled)
+
+
+def test_an_index_that_is_none_is_named(filled, tmp_path):
+    filled._index.close()
+    path = filled.folder / "index.sqlite"
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StoreError, match=r"index\.sqlite' is damaged: file is not a database"):
+        filled.resolve("cards")
+    path.unlink()
+    sqlite3.connect(path).execute("CREATE TABLE mine (x)")
+    with pytest.raises(StoreError, match="is no index of a store"):
+        filled.resolve("cards")
+
+
+def test_an_index_of_a_later_schema_is_left_alone(filled):
+    sql(filled, "PRAGMA user_version = 9")
+    with pytest.raises(StoreError, match="has schema 9; 1 is known here: update adapterkit"):
+        filled.versions()
+
+
+def test_a_store_that_cannot_be_written_says_so(tmp_path, adapters):
+    from adapterkit import Store
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be written"):
+        Store(tmp_path / "file" / "store").add(adapters[0], "cards")
+
+
+def test_a_full_disk_leaves_the_store_as_it_was(filled, large, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    held = filled.check()
+    monkeypatch.setattr("adapterkit.store.blobs._sync", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        filled.add(large, "cards")
+    monkeypatch.undo()
+    assert filled.check() == held
