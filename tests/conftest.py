@@ -13,6 +13,14 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_store(tmp_path_factory):
+    """No test touches the store of who runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADAPTERKIT_STORE", str(tmp_path_factory.mktemp("home") / "store"))
+        yield
+
+
 @pytest.fixture(params=FAMILIES)
 def base(request):
     """A tiny base of each family."""

@@ -81,17 +81,33 @@ class Policy:
         Raises:
             TrustError: No rule names it.
         """
-        try:
-            source = Source.of(origin)
-        except ValueError as error:
-            raise TrustError(f"no rule of the trust policy {str(self.path)!r} can be about it: {error}") from None
+        source = self._source(origin)
         for rule in self.rules:
             if rule.source.matches(source, any_case=True):
                 if rule.source.matches(source):
                     return rule
                 raise TrustError(f"{str(source)!r} differs from {str(rule)!r} in {str(self.path)!r} by case alone")
+        raise self._refusal(source)
+
+    def check_place(self, url: str) -> None:
+        """Refuse a place of which no rule lets anything in, before it is asked which id a tag or a branch stands for.
+
+        Raises:
+            TrustError: There is no such rule.
+        """
+        source = self._source(url)
+        if not any(rule.source.names(source.place) for rule in self.rules):
+            raise self._refusal(source)
+
+    def _source(self, origin: str | os.PathLike[str]) -> Source:
+        try:
+            return Source.of(origin)
+        except ValueError as error:
+            raise TrustError(f"no rule of the trust policy {str(self.path)!r} can be about it: {error}") from None
+
+    def _refusal(self, source: Source) -> TrustError:
         named = ", ".join(repr(str(rule)) for rule in self.rules) or "nothing"
-        raise TrustError(f"the trust policy {str(self.path)!r} names {named}, and not {str(source)!r}")
+        return TrustError(f"the trust policy {str(self.path)!r} names {named}, and not {str(source)!r}")
 
     def keys(self, rule: Rule) -> dict[str, Path]:
         """The public keys of a rule's signers, by their names."""

@@ -67,6 +67,10 @@ def sign(
     names = _covered(path)
     if _is_adapter(path):
         read_artifact(path, registry or default_registry())
+        if MANIFEST not in names:
+            raise ArtifactError(
+                f"{str(folder)!r} has no {MANIFEST}, and gets one wherever it is kept: Adapter.load(…).save(…) first, and sign that"
+            )
         if extra := sorted(set(os.listdir(path)) - set(OURS)):
             raise ArtifactError(f"{str(folder)!r} also holds {extra[0]!r}, which is no adapter's: move it away, and sign again")
     signer = _signer(library, Path(key), os.environ.get(PASSPHRASE) if passphrase is None else passphrase)

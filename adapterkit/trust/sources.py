@@ -89,8 +89,12 @@ class Pattern:
     def matches(self, source: Source, *, any_case: bool = False) -> bool:
         """Whether ``source`` is one of those."""
         flags = re.DOTALL | (re.IGNORECASE if any_case else 0)
-        named = not self.revision or re.fullmatch(_within(self.revision), source.revision, flags)
-        return bool(named and re.fullmatch(_expression(self.place), source.place, flags))
+        pinned = not self.revision or re.fullmatch(_within(self.revision), source.revision, flags)
+        return bool(pinned and re.fullmatch(_expression(self.place), source.place, flags))
+
+    def names(self, place: str) -> bool:
+        """Whether some revision of what is at ``place`` is one of those."""
+        return re.fullmatch(_expression(self.place), place, re.DOTALL) is not None
 
 
 def _split(url: str) -> tuple[str, str]:

@@ -58,7 +58,7 @@ def test_what_was_forgotten_stays_beside(bare):
 
 def test_scores_of_another_adapter_are_refused(bare):
     other = attrs.evolve(scores_of(bare), adapter="0" * 64)
-    with pytest.raises(SelectionError, match="are not those of adapter .*, but those of 000000000000"):
+    with pytest.raises(SelectionError, match=r"are not those of adapter .*, but those of 000000000000"):
         bare.with_evaluation(other)
     with pytest.raises(SelectionError, match="but the base's"):
         bare.with_evaluation(attrs.evolve(other, adapter=""))
@@ -100,7 +100,7 @@ def test_it_works_where_the_disk_has_no_links(bare, registry, tmp_path, monkeypa
 
 def test_a_folder_that_is_none_is_left_as_it_is(stock, bare, tmp_path):
     before = contents(stock)
-    with pytest.raises(ArtifactError, match="is not replaced: .*adapterkit.json is missing"):
+    with pytest.raises(ArtifactError, match=r"is not replaced: .*adapterkit.json is missing"):
         replace_manifest(stock, bare.manifest)
     assert contents(stock) == before
     with pytest.raises(ArtifactError, match="there is no such folder"):

@@ -142,14 +142,15 @@ def _error_tree():
 
 def rerun(page):
     """A page with its blocks as they are when they are run."""
-    from tests.docs.running import Page
+    from tests.docs.running import Page, own_environment
 
     text = page.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "examples", Path(folder) / "examples")
         os.chdir(folder)
         run = Page()
-        found = [(block, run.shown(block)) for block in blocks(text)]
+        with own_environment(folder):
+            found = [(block, run.shown(block)) for block in blocks(text)]
         os.chdir(ROOT)
     for block, shown in reversed(found):
         text = text[: block.start] + shown + text[block.start + len(block.text) :]

@@ -35,6 +35,13 @@ def bundled():
     return Registry([one for one in find() if one.distribution == "adapterkit"])
 
 
+@contextlib.contextmanager
+def own_environment(folder):
+    """What a page sets is forgotten after it, and its store is its own."""
+    with mock.patch.dict(os.environ, {"ADAPTERKIT_STORE": str(Path(folder) / "store")}):
+        yield
+
+
 class Page:
     """One page while it is run, in the current folder."""
 

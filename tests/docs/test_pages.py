@@ -7,7 +7,7 @@ import pytest
 
 from tests.docs.generate import QUICKSTART, generated
 from tests.docs.pages import DOCS, README, ROOT, blocks, pages
-from tests.docs.running import Page
+from tests.docs.running import Page, own_environment
 from tests.support import code_lines
 
 SLOW = ()
@@ -29,7 +29,8 @@ def folder(examples, tmp_path, monkeypatch):
     """Where a page runs: an empty folder in which only ``examples`` can be reached."""
     (tmp_path / "examples").symlink_to(examples)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    with own_environment(tmp_path):
+        yield tmp_path
 
 
 def run(text):

@@ -171,6 +171,14 @@ def test_wrong_bytes_reach_a_snapshot(hub, api, tmp_path):
     assert (folder / "adapter.safetensors").read_bytes() == bytes(byte ^ 1 for byte in WEIGHTS)
 
 
+@pytest.mark.parametrize("xet", [True])
+def test_wrong_bytes_reach_a_client_that_has_a_xet_token_already(hub, fetch):
+    hub.put("org/name", {"another.safetensors": WEIGHTS[:5000]})
+    assert fetch("adapter.safetensors") == WEIGHTS
+    hub.faults.add(Fault("wrong_bytes", path="another"))
+    assert fetch("another.safetensors") == bytes(byte ^ 1 for byte in WEIGHTS[:5000])
+
+
 @BOTH
 @pytest.mark.parametrize("name", FILES)
 def test_a_redirect_to_another_host_gives_other_bytes_and_gets_no_token(hub, api, fetch, name):

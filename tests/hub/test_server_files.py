@@ -1,5 +1,6 @@
 """Commits, uploads and downloads, as huggingface_hub's own client makes them, through Xet storage and without it."""
 
+import base64
 import hashlib
 import json
 import shutil
@@ -234,20 +235,49 @@ def test_a_commit_that_makes_no_sense_is_refused(hub, api, body):
     assert len(hub.repository("org/name").commits()) == 1
 
 
-def refused(hub, body, status):
-    url = f"{hub.url}/api/models/org/name/commit/main"
-    request = urllib.request.Request(url, body.encode(), {"Authorization": f"Bearer {hub.token}"})
+def refused(hub, body, status, path="/api/models/org/name/commit/main"):
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request)
+        send(hub, f"{hub.url}{path}", body.encode())
     assert caught.value.code == status
+
+
+def send(hub, url, body, method="POST"):
+    request = urllib.request.Request(url, body, {"Authorization": f"Bearer {hub.token}"}, method=method)
+    with urllib.request.urlopen(request) as answer:
+        return json.loads(answer.read() or "null")
+
+
+def test_what_is_uploaded_is_what_was_announced(hub, api):
+    sha256 = hashlib.sha256(b"1").hexdigest()
+    asked = json.dumps({"objects": [{"oid": sha256, "size": 1}]}).encode()
+    (answer,) = send(hub, f"{hub.url}/org/name.git/info/lfs/objects/batch", asked)["objects"]
+    upload = answer["actions"]["upload"]["href"]
+    refused(hub, json.dumps({"oid": sha256, "size": 1}), 404, "/org/name.git/info/lfs/objects/verify")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        send(hub, upload, b"2", "PUT")
+    assert caught.value.code == 400
+    send(hub, upload, b"1", "PUT")
+    send(hub, answer["actions"]["verify"]["href"], json.dumps({"oid": sha256, "size": 1}).encode())
+    header = json.dumps({"key": "header", "value": {"summary": "Large"}})
+    file = {"key": "lfsFile", "value": {"path": "x", "oid": sha256, "size": 2}}
+    refused(hub, f"{header}\n{json.dumps(file)}", 400)
+    file["value"]["size"] = 1
+    send(hub, f"{hub.url}/api/models/org/name/commit/main", f"{header}\n{json.dumps(file)}".encode())
+    assert hub.repository("org/name").files()["x"] == b"1"
+
+
+def test_a_large_file_does_not_go_into_git(hub, api):
+    large = base64.b64encode(bytes((10 << 20) + 1)).decode()
+    file = {"key": "file", "value": {"path": "x", "content": large, "encoding": "base64"}}
+    refused(hub, json.dumps({"key": "header", "value": {"summary": "Large"}}) + "\n" + json.dumps(file), 400)
+    publish(api, {"x": bytes((10 << 20) + 1)})
+    assert hub.repository("org/name").resolve().files["x"].lfs
 
 
 def test_a_commit_of_nothing_is_a_commit(hub, api):
     """As on the real Hub; huggingface_hub's client does not send such a one."""
     body = json.dumps({"key": "header", "value": {"summary": "Nothing"}}).encode()
-    url = f"{hub.url}/api/models/org/name/commit/main"
-    with urllib.request.urlopen(urllib.request.Request(url, body, {"Authorization": f"Bearer {hub.token}"})) as answer:
-        made = json.load(answer)["commitOid"]
+    made = send(hub, f"{hub.url}/api/models/org/name/commit/main", body)["commitOid"]
     first, second = hub.repository("org/name").commits()[::-1]
     assert (second.sha, second.folders) == (made, first.folders)
 
