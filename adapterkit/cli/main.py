@@ -32,8 +32,6 @@ COMMANDS = {
     "audit": "Look through training data, and for what an adapter has memorised of it.",
     "diff": "Say what differs between two adapters: options, data, scores, and what they do.",
     "lineage": "Say where an adapter comes from: base, data, options, and what it was made of.",
-    "diff": "Say what differs between two adapters: options, data, scores, and what they do.",
-    "lineage": "Say where an adapter comes from: base, data, options, and what it was made of.",
     "report": "Write the report of a run, or a page that compares several.",
     "plan": "Say what training takes, before it begins: memory, time, money, and what would fit.",
     "find-rate": "Find a learning rate: a short run in which it grows until the loss rises.",

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from adapterkit.publishing import publish as run
 
+from .acting import check_acting
 from .flags import as_flags
 from .opening import AsJson  # noqa: TC001 - the same
 from .plugins import PluginFiles, registry_with
@@ -62,6 +63,7 @@ def publish(
         "description": description,
         "limits": limits,
     }
+    check_acting(adapter, "ADAPTER")
     with as_flags("tag", "unevaluated", "unlicensed", *said):
         made = run(
             adapter,

@@ -117,7 +117,7 @@ def verify(folder: str | os.PathLike[str], signers: Mapping[str, str | os.PathLi
         raise TrustError(f"its signature is not about these files: {said}")
     name = next((name for name, key in signers.items() if _fingerprint(library, Path(key), name) == hint), None)
     if name is None:
-        raise TrustError(f"it is signed with a key that is not one of {_either(signers)}'s: {hint:.16}…")
+        raise TrustError(f"it is signed, but not by {_either(signers)}: with the key {hint:.16}…")
     verifier = library.verifying.Config().use_elliptic_key_verifier(public_key=signers[name])
     try:
         verifier.set_hashing_config(_hashing(library, path, names)).verify(path, path / SIGNATURE)
