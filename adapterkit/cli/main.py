@@ -43,6 +43,8 @@ COMMANDS = {
     "publish": "Publish an adapter, on the Hub or elsewhere.",
     "pull": "Bring a published adapter into the store.",
     "remote": "List, tag, roll back and delete published versions.",
+    "sign": "Sign an adapter's files, or a model's, with a key.",
+    "trust": "Say which rule of the trust policy lets an adapter in.",
     "bake": "Write a model of its own: the base with an adapter added to its weights.",
     "check": "Hold a method to its contract, on tiny models that are built in memory.",
 }

@@ -72,7 +72,8 @@ def _of_training(training: Mapping[str, Any]) -> Iterator[str]:
         if part:
             files = part.get("files")
             named = f"{', '.join(map(str, files))}: " if isinstance(files, list) else ""
-            yield f"{what}: {named}{part.get('rows', '?')} rows, digest {str(part.get('digest', ''))[:SHORT]}"
+            rows = part.get("rows", "?")
+            yield f"{what}: {named}{rows} row{'' if rows == 1 else 's'}, digest {str(part.get('digest', ''))[:SHORT]}"
     options = _dict(training.get("options"))
     if options:
         told = telling_options(options, training.get("steps"))

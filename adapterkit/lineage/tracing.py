@@ -72,7 +72,7 @@ class _Finder:
         self._seen: set[str] = set()
 
     def with_parents(self, one: Lineage, recipe: Mapping[str, Mapping[str, Any]] | None = None) -> Lineage:
-        if one.digest in self._seen and one.parents == () and _parents(one.lineage):
+        if one.digest in self._seen:
             return attrs.evolve(one, repeated=True)
         self._seen.add(one.digest)
         if len(self._seen) > MOST:

@@ -49,7 +49,9 @@ def pull(url: str, *, name: str | None = None, store: Store | None = None, regis
     """
     plugins = registry or default_registry()
     address = parse_address(url)
-    _check_policy(address)  # before anything is asked there
+    policy = current_policy()
+    if policy is not None:
+        policy.check_place(address.url)  # before anything is asked there
     held = store or Store(registry=plugins)
     repository = address.open(plugins)
     pinned = address.at(repository.resolve(address.revision))

@@ -6,7 +6,9 @@ headers and nothing else: each names a regular file that may be there, how long 
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import os
 import re
 import tarfile
 import zlib
@@ -19,10 +21,10 @@ from .listing import LISTING, MOST_LISTING_BYTES, MOST_VERSIONS
 from .names import NAME, NUMBER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["end", "header", "padding", "unpack"]
+__all__ = ["end", "header", "padding", "scan", "unpack"]
 
 BLOCK = 512
 CHUNK = 1 << 20
@@ -66,29 +68,53 @@ def end() -> bytes:
     return bytes(2 * BLOCK)
 
 
-def unpack(path: Path, folder: Path, max_bytes: int) -> None:
-    """Write the files of a tar, which may be compressed with gzip, into an empty folder.
+def scan(path: Path, max_bytes: int) -> tuple[bytes, dict[str, int]]:
+    """Read a tar, which may be compressed with gzip, and write nothing: its list, and the sizes of its other files by name.
 
     Raises:
         ArtifactError: It is no tar; a member is no regular file, or called as nothing in an export is, or comes twice; or there
-            are more members or bytes than may be. What was written until then is the caller's to clear away.
+            are more members or bytes than may be; or there is no list.
     """
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        if not packed:
-            _unpack(_Reader(file, lambda: max_bytes), folder)
-            return
-        with gzip.GzipFile(fileobj=file) as stream:
-            _unpack(_Reader(cast("BinaryIO", stream), lambda: min(max_bytes, MOST_RATIO * file.tell() + SLACK)), folder)
+    sizes: dict[str, int] = {}
+    listing = None
+    with _opened(path, max_bytes) as reader:
+        for name, size in _members(reader):
+            if name in sizes or (name == LISTING and listing is not None):
+                raise ArtifactError(f"its member {name!r} comes twice")
+            if name == LISTING:
+                listing = reader.read(size)
+            else:
+                sizes[name] = size
+                reader.skip(size)
+            if len(sizes) > MOST_MEMBERS:
+                raise ArtifactError(f"it has more than {MOST_MEMBERS:,} members")
+    if listing is None:
+        raise ArtifactError(f"{LISTING} is missing")
+    return listing, sizes
+
+
+def unpack(path: Path, folder: Path, max_bytes: int) -> None:
+    """Write the files of a tar that was scanned into a folder.
+
+    Raises:
+        ArtifactError: It has changed since.
+    """
+    with _opened(path, max_bytes) as reader:
+        for name, size in _members(reader):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as out:
+                for count in _chunks(size):
+                    out.write(reader.read(count))
 
 
 class _Reader:
     """Reads exactly so many bytes, until there were more than ``most`` says."""
 
-    def __init__(self, stream: BinaryIO, most: Callable[[], int]) -> None:
+    def __init__(self, stream: BinaryIO, most: Callable[[], int], *, seeks: bool) -> None:
         self._stream = stream
         self._most = most
+        self._seeks = seeks
         self._got = 0
 
     def read(self, count: int) -> bytes:
@@ -98,16 +124,41 @@ class _Reader:
             raise ArtifactError(f"it cannot be unpacked: {error}") from None
         if len(data) < count:
             raise ArtifactError("it is cut off, or no tar")
+        self._count(count)
+        return data
+
+    def skip(self, count: int) -> None:
+        """Pass over so many bytes."""
+        if self._seeks:
+            self._stream.seek(count, os.SEEK_CUR)
+            self._count(count)
+            return
+        for part in _chunks(count):
+            self.read(part)
+
+    def _count(self, count: int) -> None:
         self._got += count
         if self._got > (most := self._most()):
             raise ArtifactError(
                 f"it unfolds to more than {most:,} bytes, which is more than an export of its size holds"
             )
-        return data
 
 
-def _unpack(reader: _Reader, folder: Path) -> None:
-    seen: set[str] = set()
+@contextlib.contextmanager
+def _opened(path: Path, max_bytes: int) -> Iterator[_Reader]:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not packed:
+            yield _Reader(file, lambda: max_bytes, seeks=True)
+            return
+        with gzip.GzipFile(fileobj=file) as stream:
+            most = lambda: min(max_bytes, MOST_RATIO * file.tell() + SLACK)  # noqa: E731 - it is asked as the file is read
+            yield _Reader(cast("BinaryIO", stream), most, seeks=False)
+
+
+def _members(reader: _Reader) -> Iterator[tuple[str, int]]:
+    """Name and size of each file; whoever asks for the next one has read so many bytes."""
     while any(block := reader.read(BLOCK)):
         name, kind, size = _parsed(block)
         if kind == "5" and not size and FOLDER.fullmatch(name):
@@ -117,12 +168,13 @@ def _unpack(reader: _Reader, folder: Path) -> None:
                 f"its member {name!r:.200} is {KINDS.get(kind, f'of the kind {kind!r}')}, not a plain file"
             )
         _check_member(name, size)
-        if name in seen:
-            raise ArtifactError(f"its member {name!r} comes twice")
-        seen.add(name)
-        if len(seen) > MOST_MEMBERS:
-            raise ArtifactError(f"it has more than {MOST_MEMBERS:,} members")
-        _write(reader, folder / name, size)
+        yield name, size
+        reader.skip(-size % BLOCK)
+
+
+def _chunks(size: int) -> Iterator[int]:
+    for start in range(0, size, CHUNK):
+        yield min(CHUNK, size - start)
 
 
 def _parsed(block: bytes) -> tuple[str, str, int]:
@@ -146,17 +198,6 @@ def _check_member(name: str, size: int) -> None:
     most = MOST_LISTING_BYTES if not match else MOST_WEIGHT_BYTES if match[1] == WEIGHTS else MOST_JSON_BYTES
     if size > most:
         raise ArtifactError(f"its member {name!r} has {size:,} bytes; at most {most:,} are read")
-
-
-def _write(reader: _Reader, path: Path, size: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as out:
-        rest = size
-        while rest:
-            data = reader.read(min(rest, CHUNK))
-            out.write(data)
-            rest -= len(data)
-    reader.read(-size % BLOCK)
 
 
 def _checksum(block: bytes | bytearray) -> int:

@@ -50,9 +50,7 @@ def import_(
     what = f"import of {os.fspath(path)!r}"
     with blobs.staging() as folder:
         try:
-            origin, root = _opened(path, folder / "unpacked", max_bytes)
-            listing = Listing.parse(read_bytes(root, LISTING, MOST_LISTING_BYTES))
-            _check_folder(root, listing, max_bytes)
+            origin, root, listing = _opened(path, folder / "unpacked", max_bytes)
             staged = {
                 one.key: _staged(root, one, folder / "pieces", blobs, registry, origin) for one in listing.versions
             }
@@ -65,37 +63,53 @@ def import_(
             return _commit(db, blobs, listing, staged, move_aliases=move_aliases, origin=origin, why=why, who=who)
 
 
-def _opened(path: str | os.PathLike[str], folder: Path, max_bytes: int) -> tuple[str, Path]:
-    """The true path of what is imported, and the folder in which its files lie now."""
+def _opened(path: str | os.PathLike[str], folder: Path, max_bytes: int) -> tuple[str, Path, Listing]:
+    """The true path of what is imported, the folder in which its files lie now, and its list, which says what they are."""
     if not os.path.isfile(path):  # noqa: PTH113 - a text with a NUL is no file, and raises nothing
         root = find_folder(path)
-        return str(root), root
+        listing = Listing.parse(read_bytes(root, LISTING, MOST_LISTING_BYTES))
+        _check_sizes(_sizes_in(root, listing), listing, max_bytes)
+        return str(root), root, listing
     origin = Path(os.path.realpath(path))
+    data, sizes = archive.scan(origin, max_bytes)
+    listing = Listing.parse(data)
+    _check_sizes(sizes, listing, max_bytes)
     folder.mkdir()
     archive.unpack(origin, folder, max_bytes)
-    return str(origin), folder
+    return str(origin), folder, listing
 
 
-def _check_folder(root: Path, listing: Listing, max_bytes: int) -> None:
-    """Refuse what is not exactly what the list says: another entry, a link, a device, a file of another size."""
-    sizes = {f"{one.folder}/{name}": file.bytes for one in listing.versions for name, file in one.records.items()}
-    if sum(sizes.values()) > max_bytes:
-        raise ArtifactError(f"it holds {sum(sizes.values()):,} bytes; at most {max_bytes:,} are read (max_bytes)")
+def _sizes_in(root: Path, listing: Listing) -> dict[str, int]:
+    """The sizes of the files of a folder, by their paths in it.
+
+    Raises:
+        ArtifactError: It holds a link, a device or a folder that is not in the list.
+    """
     folders = {one.name for one in listing.versions} | {one.folder for one in listing.versions}
-    found: set[str] = set()
+    sizes: dict[str, int] = {}
     for entry, name in _walk(root, ""):
-        if name in folders and entry.is_dir(follow_symlinks=False):
+        if name == LISTING or (name in folders and entry.is_dir(follow_symlinks=False)):
             continue
-        if name == LISTING:
-            continue
-        if name not in sizes or not entry.is_file(follow_symlinks=False):
-            said = "is no plain file" if name in sizes or name in folders else f"is not in {LISTING}"
-            raise ArtifactError(f"{name!r:.200} {said}")
-        if entry.stat(follow_symlinks=False).st_size != sizes[name]:
-            raise ArtifactError(f"{name!r} has {entry.stat().st_size:,} bytes; {LISTING} says {sizes[name]:,}")
-        found.add(name)
-    if missing := sizes.keys() - found:
+        if not entry.is_file(follow_symlinks=False):
+            raise ArtifactError(f"{name!r:.200} is neither a plain file nor a folder of an export")
+        sizes[name] = entry.stat(follow_symlinks=False).st_size
+        if len(sizes) > archive.MOST_MEMBERS:
+            raise ArtifactError(f"it holds more than {archive.MOST_MEMBERS:,} files")
+    return sizes
+
+
+def _check_sizes(sizes: dict[str, int], listing: Listing, max_bytes: int) -> None:
+    """Refuse what is not exactly what the list says, before any of it is read."""
+    listed = {f"{one.folder}/{name}": file.bytes for one in listing.versions for name, file in one.records.items()}
+    if sum(listed.values()) > max_bytes:
+        raise ArtifactError(f"it holds {sum(listed.values()):,} bytes; at most {max_bytes:,} are read (max_bytes)")
+    if odd := sizes.keys() - listed.keys():
+        raise ArtifactError(f"{min(odd)!r:.200} is not in {LISTING}")
+    if missing := listed.keys() - sizes.keys():
         raise ArtifactError(f"{min(missing)!r} is missing")
+    wrong = next((name for name in sorted(listed) if sizes[name] != listed[name]), None)
+    if wrong:
+        raise ArtifactError(f"{wrong!r} has {sizes[wrong]:,} bytes; {LISTING} says {listed[wrong]:,}")
 
 
 def _walk(root: Path, inside: str) -> Iterator[tuple[os.DirEntry[str], str]]:

@@ -24,7 +24,7 @@ LISTING = "store.json"
 SCHEMA = 1
 MOST_LISTING_BYTES = 64 << 20
 """Ten thousand versions take about a sixth of this."""
-MOST_VERSIONS = 20_000
+MOST_VERSIONS = 10_000
 MOST_NUMBER = 1 << 31
 
 

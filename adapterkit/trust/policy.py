@@ -123,7 +123,9 @@ def current_policy(environ: Mapping[str, str] | None = None) -> Policy | None:
     named = (os.environ if environ is None else environ).get(VARIABLE)
     if named is not None:
         if not named:
-            raise ConfigError("the trust policy cannot be read", [f"{VARIABLE} is set to nothing: unset it, or name a file"])
+            raise ConfigError(
+                "the trust policy cannot be read", [f"{VARIABLE} is set to nothing: unset it, or name a file"]
+            )
         return Policy.load(Path(named).expanduser())
     at_home = Path("~/.adapterkit").expanduser() / FILE
     return Policy.load(at_home) if os.path.lexists(at_home) else None
@@ -188,7 +190,9 @@ def _rules(listed: Any, signers: Mapping[str, Path], problems: list[str]) -> tup
 
 def _pattern(text: Any, where: str, problems: list[str]) -> Pattern | None:
     if not isinstance(text, str):
-        problems.append(f"{where}: source: " + ("is required" if text is None else f"must be a text, not {text!r:.100}"))
+        problems.append(
+            f"{where}: source: " + ("is required" if text is None else f"must be a text, not {text!r:.100}")
+        )
         return None
     try:
         return Pattern.of(text)
@@ -205,6 +209,8 @@ def _names(values: Mapping[str, Any], signers: Mapping[str, Path], where: str, p
         problems.append(f"{where}: signers: must be a list of names; leave it out where no signature is needed")
         return ()
     problems += [
-        f"{where}: signers: {name!r} is not in [signers]{suggest(name, signers)}" for name in names if name not in signers
+        f"{where}: signers: {name!r} is not in [signers]{suggest(name, signers)}"
+        for name in names
+        if name not in signers
     ]
     return tuple(names)

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
     from adapterkit.registry import Registry
 
-__all__ = ["check_model", "read_trusted"]
+    from .policy import Policy, Rule
+
+__all__ = ["Admission", "check_trusted", "read_trusted"]
 
 MOST_BYTES = {
     MANIFEST: MOST_JSON_BYTES,
@@ -64,38 +66,80 @@ def read_trusted(source: str | os.PathLike[str] | Files, registry: Registry, *, 
     policy = current_policy()
     if policy is None:
         return read_artifact(source, registry)
-    try:
-        files = Folder(find_folder(source)) if isinstance(source, (str, os.PathLike)) else source
-        rule = policy.check(origin or (files.path if isinstance(files, Folder) else ""))
+    with _refusing(source):
+        files, rule = _found(source, policy, origin)
         if not rule.signers:
             return read_artifact(files, registry)
         with _copied(files) as copy:
             verify(copy.folder.path, policy.keys(rule))
             return read_artifact(copy, registry)
-    except TrustError as error:
-        raise TrustError(f"{_said(source)} is not let in: {error}") from None
-    except OSError as error:
-        raise ArtifactError(f"{_said(source)} is refused: {error.strerror or error}") from error
 
 
-def check_model(folder: str | os.PathLike[str], *, origin: str = "") -> None:
-    """Hold a whole model's folder, which nobody else writes into, to the policy, as :func:`read_trusted` does an adapter.
+@attrs.frozen
+class Admission:
+    """Why something is let in.
+
+    Attributes:
+        policy: The policy's file.
+        rule: The source that the rule names.
+        signer: Who has signed it; empty where no signature is needed.
+    """
+
+    policy: str
+    rule: str
+    signer: str = ""
+
+
+def check_trusted(source: str | os.PathLike[str] | Files, *, origin: str = "") -> Admission | None:
+    """Hold an adapter to the policy as :func:`read_trusted` does, or a whole model's folder, without reading it.
+
+    What is checked here and read afterwards must be a folder into which nobody else writes.
+
+    Args:
+        source: The folder of an adapter or of a model, or an adapter's files wherever they lie.
+        origin: Where it comes from, as :func:`read_trusted` takes it.
+
+    Returns:
+        What lets it in; None where no policy is in force.
 
     Raises:
         TrustError: The policy does not let it in.
-        ArtifactError: There is no such folder.
+        ArtifactError: There is nothing that could be let in.
         ConfigError: The policy cannot be read.
     """
     policy = current_policy()
     if policy is None:
-        return
-    path = find_folder(folder)
+        return None
+    with _refusing(source, "folder"):
+        files, rule = _found(source, policy, origin)
+        if not rule.signers:
+            return Admission(str(policy.path), str(rule))
+        if isinstance(files, Folder):
+            return Admission(str(policy.path), str(rule), verify(files.path, policy.keys(rule)))
+        with _copied(files) as copy:
+            return Admission(str(policy.path), str(rule), verify(copy.folder.path, policy.keys(rule)))
+
+
+def _found(source: str | os.PathLike[str] | Files, policy: Policy, origin: str) -> tuple[Files, Rule]:
+    """The files, whose folder is looked up once, and the rule that lets them in."""
+    files = Folder(find_folder(source)) if isinstance(source, (str, os.PathLike)) else source
+    return files, policy.check(origin or (files.path if isinstance(files, Folder) else ""))
+
+
+@contextlib.contextmanager
+def _refusing(source: str | os.PathLike[str] | Files, what: str = "adapter folder") -> Iterator[None]:
+    """Errors of this block say whose they are."""
+    said = f"{what} {os.fspath(source)!r}" if isinstance(source, (str, os.PathLike)) else str(source)
     try:
-        rule = policy.check(origin or path)
-        if rule.signers:
-            verify(path, policy.keys(rule))
+        yield
     except TrustError as error:
-        raise TrustError(f"model folder {str(folder)!r} is not let in: {error}") from None
+        raise TrustError(f"{said} is not let in: {error}") from None
+    except ArtifactError as error:
+        if str(error).startswith(said):
+            raise
+        raise ArtifactError(f"{said} is refused: {error}") from error
+    except OSError as error:
+        raise ArtifactError(f"{said} is refused: {error.strerror or error}") from error
 
 
 @attrs.frozen
@@ -123,7 +167,7 @@ def _copied(files: Files) -> Iterator[_Copy]:
             if files.has(file):
                 with files.open(file) as (stream, size), (folder / file).open("wb") as copy:
                     if size > most:
-                        raise ArtifactError(f"{files} is refused: {file} has {size:,} bytes; at most {most:,} are read")
+                        raise ArtifactError(f"{file} has {size:,} bytes; at most {most:,} are read")
                     _copy(stream, copy, size)
         yield _Copy(Folder(folder), str(files))
 
@@ -133,7 +177,3 @@ def _copy(stream: io.RawIOBase, copy: io.BufferedWriter, size: int) -> None:
     while size > 0 and (chunk := stream.read(min(size, CHUNK))):
         copy.write(chunk)
         size -= len(chunk)
-
-
-def _said(source: str | os.PathLike[str] | Files) -> str:
-    return f"adapter folder {os.fspath(source)!r}" if isinstance(source, (str, os.PathLike)) else str(source)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_SIGNATURE_BYTES", "PASSPHRASE", "sign", "verify"]
 
-PASSPHRASE = "ADAPTERKIT_KEY_PASSPHRASE"
+PASSPHRASE = "ADAPTERKIT_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
 """The environment variable with the passphrase of a private key."""
 MOST_SIGNATURE_BYTES = 1 << 20
 """One of an adapter has about 2 kB; each file of a model adds 200 bytes."""
@@ -63,16 +63,13 @@ def sign(
         TrustError: model-signing is not installed.
     """
     library = _library()
-    path = _found(folder)
-    names = _covered(path)
-    if _is_adapter(path):
-        read_artifact(path, registry or default_registry())
-        if MANIFEST not in names:
-            raise ArtifactError(
-                f"{str(folder)!r} has no {MANIFEST}, and gets one wherever it is kept: Adapter.load(…).save(…) first, and sign that"
-            )
-        if extra := sorted(set(os.listdir(path)) - set(OURS)):
-            raise ArtifactError(f"{str(folder)!r} also holds {extra[0]!r}, which is no adapter's: move it away, and sign again")
+    try:
+        path = find_folder(folder)
+        names = _covered(path)
+        if _is_adapter(path):
+            _check_adapter(path, registry or default_registry())
+    except ArtifactError as error:
+        raise ArtifactError(f"{os.fspath(folder)!r} is not signed: {error}") from error
     signer = _signer(library, Path(key), os.environ.get(PASSPHRASE) if passphrase is None else passphrase)
     target = path / SIGNATURE
     staging = path.with_name(f".adapterkit-{secrets.token_hex(8)}.sig")  # beside the folder: in it, it would be signed
@@ -80,7 +77,7 @@ def sign(
         signer.set_hashing_config(_hashing(library, path, names)).sign(path, staging)
         staging.replace(target)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{str(folder)!r} cannot be signed: {error}") from error
+        raise ArtifactError(f"{os.fspath(folder)!r} is not signed: {error}") from error
     finally:
         staging.unlink(missing_ok=True)
     return target
@@ -101,7 +98,7 @@ def verify(folder: str | os.PathLike[str], signers: Mapping[str, str | os.PathLi
         ArtifactError: There is nothing that can be verified.
     """
     library = _library()
-    path = _found(folder)
+    path = find_folder(folder)
     names = _covered(path)
     if not os.path.lexists(path / SIGNATURE):
         raise TrustError(f"it is not signed: there is no {SIGNATURE}, and {_either(signers)} must have signed it")
@@ -138,11 +135,14 @@ def _library() -> Any:
     return model_signing
 
 
-def _found(folder: str | os.PathLike[str]) -> Path:
-    try:
-        return find_folder(folder)
-    except ArtifactError as error:
-        raise ArtifactError(f"{os.fspath(folder)!r}: {error}") from None
+def _check_adapter(folder: Path, registry: Registry) -> None:
+    read_artifact(folder, registry)
+    if not os.path.lexists(folder / MANIFEST):
+        raise ArtifactError(
+            f"it has no {MANIFEST}, and gets one wherever it is kept: sign what Adapter.load(…).save(…) writes"
+        )
+    if extra := sorted({path.name for path in folder.iterdir()} - set(OURS)):
+        raise ArtifactError(f"it also holds {extra[0]!r}, which is no adapter's: move it away")
 
 
 def _is_adapter(folder: Path) -> bool:
@@ -161,11 +161,11 @@ def _covered(folder: Path) -> set[str]:
         names = _files(folder)
     else:
         raise ArtifactError(
-            f"{str(folder)!r} holds neither an adapter nor a model: there is no {MANIFEST}, {PEFT_CONFIG} or {MODEL}"
+            f"it holds neither an adapter nor a model: there is no {MANIFEST}, {PEFT_CONFIG} or {MODEL}"
         )
     for name in names:
         if not locate(folder, name).is_file():
-            raise ArtifactError(f"{str(folder)!r}: {name} is not a regular file")
+            raise ArtifactError(f"{name} is not a regular file")
     return names
 
 
@@ -175,18 +175,17 @@ def _files(folder: Path) -> set[str]:
         here = Path(parent)
         linked = next((name for name in folders if (here / name).is_symlink()), None)
         if linked is not None:
-            raise ArtifactError(f"{str(folder)!r}: {linked} is a link to a folder")
+            raise ArtifactError(f"{linked} is a link to a folder")
         if here == folder:
             folders[:] = [name for name in folders if name not in GIT]
-            files = [name for name in files if name not in (*UNSIGNED, *GIT)]
         names.update((here / name).relative_to(folder).as_posix() for name in files)
-    return names
+    return names - {*UNSIGNED, *GIT}
 
 
 def _hashing(library: Any, folder: Path, names: set[str]) -> Any:
     """Sha256 of whole files; what is not covered is left out."""
     tops = {name.partition("/")[0] for name in names}
-    left_out = sorted({*os.listdir(folder), *UNSIGNED} - tops)
+    left_out = sorted({*(path.name for path in folder.iterdir()), *UNSIGNED} - tops)
     config = library.hashing.Config().use_file_serialization(hashing_algorithm="sha256", allow_symlinks=True)
     return config.set_ignored_paths(paths=left_out, ignore_git_paths=True).set_allow_symlinks(True)
 
@@ -237,7 +236,9 @@ def _signer(library: Any, key: Path, passphrase: str | None) -> Any:
     except TypeError:
         reason = f"is encrypted: set {PASSPHRASE}" if not passphrase else "is not encrypted, and a passphrase is given"
     except Exception:  # noqa: BLE001 - whatever the library raises of a file that is none of its keys
-        reason = "is no private key of P-256, P-384 or P-521 in PEM" + (", or the passphrase is wrong" if passphrase else "")
+        reason = "is no private key of P-256, P-384 or P-521 in PEM" + (
+            ", or the passphrase is wrong" if passphrase else ""
+        )
     raise ConfigError("the key cannot be used", [f"{str(key)!r} {reason}"])
 
 

@@ -47,7 +47,9 @@ def place_of(url: str) -> Place:
     if not _URL.fullmatch(url) or "::" in url:
         problems.append("the URL must be scheme://path, with nothing but a path behind")
     if re.match(r"[^/@]*:[^/]*@", path):
-        problems = ["the URL holds a password, which would be written down wherever the URL is: give it as fsspec's settings"]
+        problems = [
+            "the URL holds a password, which would be written down wherever the URL is: give it as fsspec's settings"
+        ]
     elif any(part in ("", ".", "..") for part in path.removeprefix("/").removesuffix("/").split("/")):
         problems.append("a part of the URL's path is empty, '.' or '..'")
     if problems:

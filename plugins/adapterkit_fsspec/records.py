@@ -67,7 +67,9 @@ class Record:
         """
         values = _object(data)
         if values.get("schema") != SCHEMA:
-            raise ValueError(f"it has schema {values.get('schema')!r:.50}, and {SCHEMA} is known here: update adapterkit")
+            raise ValueError(
+                f"it has schema {values.get('schema')!r:.50}, and {SCHEMA} is known here: update adapterkit"
+            )
         if set(values) != FIELDS:
             raise ValueError(f"its fields are {', '.join(sorted(values))[:200]}")
         if not isinstance(values["files"], dict) or not 0 < len(values["files"]) <= MOST_FILES:
@@ -83,7 +85,11 @@ class Record:
         if not isinstance(message, str) or len(message) > MOST_MESSAGE:
             raise ValueError("its message is no text that anybody would write")
         return cls(
-            id=values["id"], parent=parent, message=_printable(message), published=_time(values["published"]), files=files
+            id=values["id"],
+            parent=parent,
+            message=_printable(message),
+            published=_time(values["published"]),
+            files=files,
         )
 
 

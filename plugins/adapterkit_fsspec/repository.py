@@ -165,12 +165,16 @@ class FsspecRepository:
     def tag(self, name: str, revision: str) -> None:
         """Let a name point at a version, once and for all."""
         if not TAG.fullmatch(name) or ID.fullmatch(name):
-            raise ConfigError("the tag cannot be used", [f"{name!r:.100}: a tag is of letters, digits, '.', '_' and '-', 96 at most"])
+            raise ConfigError(
+                "the tag cannot be used", [f"{name!r:.100}: a tag is of letters, digits, '.', '_' and '-', 96 at most"]
+            )
         version = self._find(self._log(), revision).id
         path = f"{TAGS}/{name}.json"
         if not self._place.create(path, write_tag(version)):
             other = self._tag(name, self._place.size(path) or 0)
-            raise ConflictError(f"{self._place.url}: tag {name!r} points at version {other:.12} already; untag it first")
+            raise ConflictError(
+                f"{self._place.url}: tag {name!r} points at version {other:.12} already; untag it first"
+            )
 
     def untag(self, name: str) -> None:
         """Take a name away."""
@@ -182,7 +186,12 @@ class FsspecRepository:
         """Take away every version, tag and record; what else is in the folder stays."""
         if not self._log():
             raise UnknownNameError("repository", self._place.url, (), reason="nothing is published there")
-        for folder in (TAGS, VERSIONS, INCOMING, LOG):  # the log last: until then a call that is cut off can be made again
+        for folder in (
+            TAGS,
+            VERSIONS,
+            INCOMING,
+            LOG,
+        ):  # the log last: until then a call that is cut off can be made again
             self._place.remove_folder(folder)
 
     # -- reading what may be a stranger's -----------------------------------------------------------------------------
@@ -199,7 +208,9 @@ class FsspecRepository:
     def _entries(self, folder: str) -> dict[str, int]:
         entries = self._place.entries(folder)
         if len(entries) > MOST_ENTRIES:
-            raise RemoteError(f"{self._place.url}: {folder} has {len(entries):,} files; {MOST_ENTRIES:,} are read at most")
+            raise RemoteError(
+                f"{self._place.url}: {folder} has {len(entries):,} files; {MOST_ENTRIES:,} are read at most"
+            )
         return entries
 
     def _record(self, log: Sequence[int], number: int) -> Record:
@@ -222,12 +233,16 @@ class FsspecRepository:
             return newest
         found = next((record for record in self._records(log[:-1]) if record.id == version), None)
         if found is None:
-            raise UnknownNameError(f"revision of {self._place.url}", version, (), reason="no version of that id is published")
+            raise UnknownNameError(
+                f"revision of {self._place.url}", version, (), reason="no version of that id is published"
+            )
         return found
 
     def _tags(self) -> dict[str, str]:
         """The ids that tags stand for, by tag, in order."""
-        named = {name.removesuffix(".json"): size for name, size in self._entries(TAGS).items() if name.endswith(".json")}
+        named = {
+            name.removesuffix(".json"): size for name, size in self._entries(TAGS).items() if name.endswith(".json")
+        }
         return {tag: self._tag(tag, named[tag]) for tag in sorted(named) if TAG.fullmatch(tag)}
 
     def _tag(self, tag: str, size: int) -> str:
@@ -239,7 +254,9 @@ class FsspecRepository:
 
     def _small(self, path: str, size: int, most: int) -> bytes:
         if not 0 < size <= most:
-            raise RemoteError(f"{self._place.url}: {path} is refused: it has {size:,} bytes, and 1 to {most:,} are read")
+            raise RemoteError(
+                f"{self._place.url}: {path} is refused: it has {size:,} bytes, and 1 to {most:,} are read"
+            )
         return self._place.read(path, size)
 
 

@@ -20,7 +20,7 @@ from adapterkit.testing.hub import Hub
 
 CARD = b"---\nlicense: mit\n---\n# Hi\n"
 WEIGHTS = save({"a": torch.arange(50_000.0), "b": torch.zeros(3, dtype=torch.float16)})
-NAMES = ["README.md", "adapter_config.json", "deep/down/adapter_model.safetensors"]
+NAMES = ["README.md", "adapter_config.json", "deep/down/adapter_model.safetensors", "more.safetensors"]
 
 
 @pytest.fixture(params=[True, False], ids=["xet", "lfs"])
@@ -53,7 +53,7 @@ def asked(hub, part):
     return [seen for seen in hub.requests if part in seen.path]
 
 
-FILES = dict(zip(NAMES, [CARD, b"{}", WEIGHTS], strict=True))
+FILES = dict(zip(NAMES, [CARD, b"{}", WEIGHTS, b"more"], strict=True))
 
 
 def test_what_is_downloaded_is_what_was_uploaded(hub, api, tmp_path):
@@ -312,7 +312,7 @@ def test_the_tree_has_hashes_sizes_and_folders(hub, api):
     assert weights.last_commit.oid == made.oid
     assert entries[".gitattributes"].last_commit.title == "initial commit"
     assert entries["README.md"].blob_id == hashlib.sha1(b"blob %d\0%s" % (len(CARD), CARD)).hexdigest()
-    assert {entry.path for entry in api.list_repo_tree("org/name")} == {".gitattributes", "deep", *NAMES[:2]}
+    assert {entry.path for entry in api.list_repo_tree("org/name")} == {".gitattributes", "deep", *NAMES[:2], NAMES[3]}
     assert [entry.path for entry in api.list_repo_tree("org/name", "deep/down")] == [NAMES[2]]
     with pytest.raises(EntryNotFoundError):
         list(api.list_repo_tree("org/name", "nowhere"))

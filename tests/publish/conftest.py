@@ -1,7 +1,5 @@
 """A Hub of this process, and adapters that are fit to be published."""
 
-from urllib.parse import urlsplit
-
 import attrs
 import pytest
 from huggingface_hub import constants
@@ -39,7 +37,6 @@ def started(monkeypatch, **options):
     hub = Hub(**options)
     for name, value in hub.environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("ADAPTERKIT_HUB_HOSTS", urlsplit(hub.storage_url).netloc)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", hub.cas is None)
     return hub
 

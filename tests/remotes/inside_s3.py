@@ -22,6 +22,8 @@ os.environ |= {
 }
 boto3.client("s3", endpoint_url=os.environ["FSSPEC_S3_ENDPOINT_URL"]).create_bucket(Bucket="adapters")
 os.chdir(sys.argv[1])
-code = pytest.main(["-q", "-n", "0", "-p", "no:cacheprovider", "-k", "s3", "tests/remotes/test_fsspec.py", *sys.argv[2:]])
+code = pytest.main(
+    ["-q", "-n", "0", "-p", "no:cacheprovider", "-k", "s3", "tests/remotes/test_fsspec.py", *sys.argv[2:]]
+)
 server.stop()
 sys.exit(code)

@@ -4,9 +4,8 @@ import json
 import uuid
 from pathlib import Path
 
-from adapterkit_fsspec.records import File, Record, version_id
-
 from adapterkit.registry import default_registry
+from adapterkit_fsspec.records import File, Record, version_id
 
 BUCKET = "adapters"
 NAMES = ("adapter_config.json", "adapter_model.safetensors", "adapterkit.json")

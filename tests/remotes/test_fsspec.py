@@ -147,7 +147,7 @@ def test_a_tag_can_be_taken_away(place, tmp_path):
     version = push(place, files(tmp_path, "one"))
     place.tag("v1", version)
     place.untag("v1")
-    with pytest.raises(UnknownNameError, match="no revision of .* 'v1'"):
+    with pytest.raises(UnknownNameError, match=r"no revision of .* 'v1'"):
         place.resolve("v1")
     with pytest.raises(UnknownNameError, match="no tag of"):
         place.untag("v1")
@@ -179,13 +179,13 @@ def test_an_empty_place_has_no_revisions_and_resolves_nothing(place):
 
 def test_an_unknown_revision_is_refused_with_a_suggestion(place, tmp_path):
     place.tag("v1.0", push(place, files(tmp_path, "one")))
-    with pytest.raises(UnknownNameError, match="did you mean 'v1.0'"):
+    with pytest.raises(UnknownNameError, match=r"did you mean 'v1.0'"):
         place.resolve("v1.1")
 
 
 def test_a_file_that_is_not_in_the_version_cannot_be_fetched(place, tmp_path):
     version = push(place, files(tmp_path, "one"))
-    with pytest.raises(RemoteError, match="has no file 'README.md'"):
+    with pytest.raises(RemoteError, match=r"has no file 'README.md'"):
         fetched(place, version, tmp_path, ["README.md"])
 
 
@@ -425,7 +425,9 @@ def test_errors_hold_no_keys(monkeypatch, tmp_path):
     monkeypatch.setitem(fs.storage_options, "client_kwargs", {"token": "canary-token"})
 
     def failing(*_, **__):
-        raise PermissionError("denied: canary-secret canary-token at https://host/path?X-Amz-Signature=canary-query&a=b")
+        raise PermissionError(
+            "denied: canary-secret canary-token at https://host/path?X-Amz-Signature=canary-query&a=b"
+        )
 
     monkeypatch.setattr(type(fs), "ls", failing)
     with pytest.raises(RemoteError, match="cannot list: PermissionError: denied") as caught:

@@ -125,7 +125,7 @@ def test_a_huge_record_is_not_read(place):
 
 def test_a_log_with_a_gap_is_refused(place, held):
     rewrite(place, record(held), number=3)
-    with pytest.raises(RemoteError, match="log/00000002.json is not there"):
+    with pytest.raises(RemoteError, match=r"log/00000002.json is not there"):
         place.resolve()
 
 
@@ -211,9 +211,14 @@ def test_a_file_that_is_longer_than_it_says_fills_no_disk(place, tmp_path, monke
     size = type(place._place).size
     held = damage(place, lambda path: os.truncate(path, 1 << 40)).stat().st_size
     published = place.sizes(place.resolve(), NAMES)[NAMES[1]]
-    monkeypatch.setattr(type(place._place), "size", lambda self, name: published if size(self, name) == held else size(self, name))
+    monkeypatch.setattr(
+        type(place._place), "size", lambda self, name: published if size(self, name) == held else size(self, name)
+    )
     refused(place, tmp_path, "its sha256 is another")
-    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size < 1 << 40) < 10_000
+    assert (
+        sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size < 1 << 40)
+        < 10_000
+    )
 
 
 def test_a_missing_file_is_refused(place, tmp_path):

@@ -7,6 +7,7 @@ A program of its own, so that processes are forked from one that has no threads:
 """
 
 import datetime as dt
+import itertools
 import json
 import os
 import random
@@ -32,8 +33,10 @@ def main(what, folder, adapter, *numbers):
     pool = [variant(made, index) for index in range(POOL)]
     store = Store(folder)
     store.promote(store.add(pool[0], "chain"), "head", expect=None, why="0")
-    said = work(folder, made, pool, *map(int, numbers)) if what == "work" else kill(folder, made, pool, *map(int, numbers))
-    print(json.dumps({**said, **settled(Store(folder), made)}))
+    said = (
+        work(folder, made, pool, *map(int, numbers)) if what == "work" else kill(folder, made, pool, *map(int, numbers))
+    )
+    print(json.dumps({**said, **settled(Store(folder), made)}))  # noqa: T201 - that is how it answers
 
 
 def work(folder, made, pool, processes, seconds):
@@ -48,7 +51,11 @@ def work(folder, made, pool, processes, seconds):
         os.wait()
     said = [json.loads(os.read(read, 1 << 16)) for read, _ in pipes]
     done = sum((Counter(one["done"]) for one in said), Counter())
-    return {"done": done, "failed": [line for one in said for line in one["failed"]], "slowest": max(one["slowest"] for one in said)}
+    return {
+        "done": done,
+        "failed": [line for one in said for line in one["failed"]],
+        "slowest": max(one["slowest"] for one in said),
+    }
 
 
 def kill(folder, made, pool, kills):
@@ -69,7 +76,7 @@ def kill(folder, made, pool, kills):
 def settled(store, made):
     """What must hold in the end: the journal tells of every move of the head, in one line from the first to the last."""
     entries = [one for one in store.history("chain@head") if one.action == "promote"]
-    linked = all(two.before == one.after for one, two in zip(entries, entries[1:], strict=False))
+    linked = all(two.before == one.after for one, two in itertools.pairwise(entries))
     store.add(variant(made, 10**6), "cards")  # it still works
     store.collect(dt.timedelta(0))
     checked = store.check()
@@ -133,8 +140,10 @@ class Worker:
             return "too late"
         except UnknownNameError as error:
             return gone(error)
+        return None
 
     def read(self):
+        """Load something; whatever it is, it is what its digest says."""
         reference = self.random.choice((*NAMES, "chain@head", *(f"{name}@production" for name in NAMES)))
         try:
             version = self.store.resolve(reference)
@@ -143,6 +152,7 @@ class Worker:
             return gone(error)
         if adapter.digest != version.digest:
             raise AssertionError(f"{version} is another adapter")
+        return None
 
     def move(self):
         name = self.random.choice(NAMES)
@@ -153,6 +163,7 @@ class Worker:
                 self.store.promote(name, "production")
         except (UnknownNameError, SelectionError) as error:
             return gone(error)
+        return None
 
     def collect(self):
         self.store.collect(dt.timedelta(seconds=self.random.choice((0, 0, 1))), keep=1)
@@ -161,7 +172,12 @@ class Worker:
 def gone(error):
     """The name of a failure that is none: what was asked for is not there yet, or not any more, and the error says so."""
     said = str(error)
-    if "collected" in said or "no adapter in the store" in said or "no alias" in said or "cannot be rolled back" in said:
+    if (
+        "collected" in said
+        or "no adapter in the store" in said
+        or "no alias" in said
+        or "cannot be rolled back" in said
+    ):
         return "gone"
     raise error
 

@@ -70,7 +70,7 @@ def test_a_rollback_may_expect_too(filled):
 
 def test_a_rollback_to_what_is_gone_says_so(filled):
     filled.remove("cards@1", who="ann")
-    with pytest.raises(SelectionError, match="cards@1 was removed at .* by ann; promote another"):
+    with pytest.raises(SelectionError, match=r"cards@1 was removed at .* by ann; promote another"):
         filled.rollback("cards@production")
     assert pointed(filled) == "cards@2"
 

@@ -122,14 +122,18 @@ def test_a_member_that_is_no_plain_file(export, other, tmp_path, kind, said):
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "cards/1/sub", "Cards"])
 def test_a_folder_that_is_none_of_an_export(export, other, tmp_path, name):
-    refused(other, packed(export, tmp_path / "x.tar", info(name, tarfile.DIRTYPE)), "is of the kind '5', not a plain file")
+    refused(
+        other, packed(export, tmp_path / "x.tar", info(name, tarfile.DIRTYPE)), "is of the kind '5', not a plain file"
+    )
 
 
 def test_a_name_with_a_nul(export, other, tmp_path):
     path = packed(export, tmp_path / "x.tar", (info("cards/1/README.md?x"), b"evil"))
     data = path.read_bytes().replace(b"cards/1/README.md?x", b"cards/1/README.md\0x")
     path.write_bytes(data)
-    refused(other, path, "damaged")  # its checksum does not fit; and where it does, the name ends at the NUL, and comes twice
+    refused(
+        other, path, "damaged"
+    )  # its checksum does not fit; and where it does, the name ends at the NUL, and comes twice
     rewritten = bytearray(data)
     at = data.index(b"cards/1/README.md\0x")
     block = rewritten[at : at + 512]
@@ -158,16 +162,14 @@ def test_a_hundred_thousand_members(other, tmp_path):
     with path.open("wb") as out:
         for number in range(1, 100_001):
             out.write(archive.header(f"a/{number}/README.md", 0))
-    other_limit = archive.MOST_MEMBERS
-    assert other_limit <= 100_001
-    refused(other, path, "more than .* members|cut off")
+    refused(other, path, "more than 50,001 members")
 
 
 def test_more_versions_than_any_export_has(export, other):
     values = json.loads((export / "store.json").read_text())
-    values["versions"] = [{**values["versions"][0], "number": number} for number in range(1, 20_003)]
+    values["versions"] = [{**values["versions"][0], "number": number} for number in range(1, 10_003)]
     (export / "store.json").write_text(json.dumps(values))
-    refused(other, export, "at most 20,000 are read")
+    refused(other, export, "at most 10,000 are read")
 
 
 @pytest.mark.parametrize("size", [1 << 40, (1 << 63) - 1])
@@ -210,7 +212,7 @@ def test_a_tar_that_is_cut_off(export, other, tmp_path, cut):
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 a zip", b"\0" * 1024, b"\x1f\x8b garbage", os.urandom(4096)])
 def test_a_file_that_is_no_tar(other, tmp_path, data):
     (tmp_path / "x.tar").write_bytes(data)
-    refused(other, tmp_path / "x.tar", "")
+    refused(other, tmp_path / "x.tar", "no tar|cannot be unpacked|is missing")
 
 
 def test_an_index_of_another_schema(export, other):
@@ -231,8 +233,14 @@ def test_an_index_of_another_schema(export, other):
         ({"number": "1"}, "must be a whole number"),
         ({"digest": "0" * 64}, "is not the adapter that store.json lists"),
         ({"files": {}}, "lists no adapterkit.json"),
-        ({"files": {MANIFEST: {"sha256": "0" * 64, "bytes": 1}, "../x": {"sha256": "", "bytes": 1}}}, "is no file of an adapter"),
-        ({"files": {MANIFEST: {"sha256": "0" * 64, "bytes": -5}}}, "has .* bytes; store.json says -5|is not in store.json"),
+        (
+            {"files": {MANIFEST: {"sha256": "0" * 64, "bytes": 1}, "../x": {"sha256": "", "bytes": 1}}},
+            "is no file of an adapter",
+        ),
+        (
+            {"files": {MANIFEST: {"sha256": "0" * 64, "bytes": -5}}},
+            "has .* bytes; store.json says -5|is not in store.json",
+        ),
         ({"files": {MANIFEST: {"sha256": "0" * 64}}}, "bytes"),
         ({"why": "line\nbreak"}, "give one line"),
         ({"evil": 1}, "evil"),
@@ -324,13 +332,13 @@ def plant_nothing(export):
 @pytest.mark.parametrize(
     ("plant", "said"),
     [
-        (plant_link, "'cards/1/README.md' is no plain file"),
-        (plant_linked_folder, "'cards' is no plain file"),
-        (plant_fifo, "'cards/1/README.md' is no plain file"),
-        (plant_folder, "'cards/1/README.md' is no plain file"),
+        (plant_link, "'cards/1/README.md' is neither a plain file"),
+        (plant_linked_folder, "'cards' is neither a plain file"),
+        (plant_fifo, "'cards/1/README.md' is neither a plain file"),
+        (plant_folder, "'cards/1/README.md' is neither a plain file"),
         (plant_script, "'cards/1/modeling.py' is not in store.json"),
         (plant_case, "'cards/1/readme.md' is not in store.json"),
-        (plant_deep, "'cards/1/a' is not in store.json"),
+        (plant_deep, "'cards/1/a' is neither"),
         (plant_listing_link, "store.json is a link that leads out of the folder"),
         (plant_nothing, f"'cards/1/{WEIGHTS}' is missing"),
     ],

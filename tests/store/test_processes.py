@@ -99,7 +99,7 @@ def test_a_store_goes_along_to_another_process(filled, method):
     filled.promote("cards@2", "child")
     child.join()
     assert child.exitcode == 0
-    assert [one.after for one in filled.history("cards@child")][0] == 1
+    assert filled.history("cards@child")[0].after == 1
     assert str(filled.resolve("copy")) == "copy@1"
     assert filled.verify().problems == ()
 

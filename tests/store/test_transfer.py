@@ -46,7 +46,12 @@ def test_what_is_exported_is_imported(filled, adapters, other, tmp_path, form):
     with pytest.raises(SelectionError, match="is protected"):
         other.promote("cards@3", "production")
     again = other.import_(path)
-    assert (again.added, sorted(again.known), again.aliases, again.kept) == ({}, ["cards@1", "cards@2", "cards@3"], (), ())
+    assert (again.added, sorted(again.known), again.aliases, again.kept) == (
+        {},
+        ["cards@1", "cards@2", "cards@3"],
+        (),
+        (),
+    )
 
 
 def test_an_export_is_plain_adapter_folders_with_a_list(filled, adapters, tmp_path):
@@ -124,7 +129,7 @@ def test_an_import_obeys_the_trust_policy_whatever_the_export_says(filled, adapt
     policy = tmp_path / "trust.toml"
     policy.write_text('[[allow]]\nsource = "hf://org/"\n')
     monkeypatch.setenv("ADAPTERKIT_TRUST", str(policy))
-    with pytest.raises(TrustError, match="import of .* is refused"):
+    with pytest.raises(TrustError, match=r"import of .* is refused"):
         other.import_(tmp_path / "export.tar")
     assert other.names() == []
 

@@ -144,7 +144,7 @@ def test_the_trust_policy_is_obeyed_on_the_way_in_and_out(store, adapters, tmp_p
     policy = tmp_path / "trust.toml"
     policy.write_text('[[allow]]\nsource = "hf://other/"\n')
     monkeypatch.setenv("ADAPTERKIT_TRUST", str(policy))
-    with pytest.raises(TrustError, match="version cards@1 of store .* is not let in"):
+    with pytest.raises(TrustError, match=r"version cards@1 of store .* is not let in"):
         store.load("cards")
     with pytest.raises(TrustError, match="is not let in"):
         store.add(folder, "tone")
@@ -152,7 +152,22 @@ def test_the_trust_policy_is_obeyed_on_the_way_in_and_out(store, adapters, tmp_p
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Cards", "cards/1", "../cards", ".cards", "cards@1", "cards ", "a" * 97, "cárds", "c\0", "nul", "com1.x", "cards."]
+    "name",
+    [
+        "",
+        "Cards",
+        "cards/1",
+        "../cards",
+        ".cards",
+        "cards@1",
+        "cards ",
+        "a" * 97,
+        "cárds",
+        "c\0",
+        "nul",
+        "com1.x",
+        "cards.",
+    ],
 )
 def test_a_name_is_plain_or_refused(store, adapters, name):
     with pytest.raises(ConfigError, match="does not fit"):
@@ -171,17 +186,19 @@ def test_a_text_for_the_journal_is_one_plain_line(filled, adapters, text):
             call()
 
 
-@pytest.mark.parametrize("text", ["", "cards@", "cards@0", "cards@01", "@1", "cards@sha256:12", "sha256:xyz", "a/b", "cards@a@b"])
+@pytest.mark.parametrize(
+    "text", ["", "cards@", "cards@0", "cards@01", "@1", "cards@sha256:12", "sha256:xyz", "a/b", "cards@a@b"]
+)
 def test_a_reference_is_written_in_one_of_five_ways(store, text):
     assert not is_reference(text)
-    with pytest.raises(ConfigError, match="the reference .* does not fit"):
+    with pytest.raises(ConfigError, match=r"the reference .* does not fit"):
         store.resolve(text)
 
 
 def test_what_is_not_there_is_said_with_what_is(filled):
     with pytest.raises(UnknownNameError, match="did you mean 'cards'"):
         filled.resolve("card")
-    with pytest.raises(UnknownNameError, match="no version 'cards@7'.*cards@1, cards@2, cards@3"):
+    with pytest.raises(UnknownNameError, match=r"no version 'cards@7'.*cards@1, cards@2, cards@3"):
         filled.resolve("cards@7")
     with pytest.raises(UnknownNameError, match="no alias 'cards@prodution'; did you mean 'cards@production'"):
         filled.resolve("cards@prodution")

@@ -100,7 +100,15 @@ def test_what_differs_by_case_alone_is_refused_and_not_left_to_a_later_rule(poli
 
 @pytest.mark.parametrize(
     "origin",
-    ["hf://org/../other/cards", "hf://org//cards", "hf://org/./cards", "hf://", "s3://bucket/a/..", "hf://org/a\0b", "s3:///../x"],
+    [
+        "hf://org/../other/cards",
+        "hf://org//cards",
+        "hf://org/./cards",
+        "hf://",
+        "s3://bucket/a/..",
+        "hf://org/a\0b",
+        "s3:///../x",
+    ],
 )
 def test_an_origin_that_can_be_read_in_two_ways_is_refused_even_where_all_is_allowed(policy, origin):
     with pytest.raises(TrustError, match="not written plainly"):
@@ -233,7 +241,9 @@ def test_a_rule_that_could_never_decide_is_an_error(tmp_path):
     assert problems_of(path) == "allow 2: source: 'hf://org/*' has a rule before, which decides"
 
 
-@pytest.mark.parametrize("text", ["signers = 3", "allow = 3", "allow = [3]", '[allow]\nsource = "local"', "[[signers]]"])
+@pytest.mark.parametrize(
+    "text", ["signers = 3", "allow = 3", "allow = [3]", '[allow]\nsource = "local"', "[[signers]]"]
+)
 def test_a_table_of_another_kind_is_an_error(tmp_path, text):
     path = tmp_path / "trust.toml"
     path.write_text(text)
@@ -251,7 +261,9 @@ def test_keys_lie_beside_the_policy_or_where_a_whole_path_says(tmp_path):
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "a.pub").write_text(PUBLIC)
     path = tmp_path / "trust.toml"
-    path.write_text(f'[signers]\na = "keys/a.pub"\nb = "{tmp_path}/keys/a.pub"\n[[allow]]\nsource = "local"\nsigners = ["b", "a"]\n')
+    path.write_text(
+        f'[signers]\na = "keys/a.pub"\nb = "{tmp_path}/keys/a.pub"\n[[allow]]\nsource = "local"\nsigners = ["b", "a"]\n'
+    )
     held = Policy.load(path)
     assert list(held.keys(held.rules[0])) == ["b", "a"]
     assert {os.path.realpath(key) for key in held.signers.values()} == {os.path.realpath(tmp_path / "keys/a.pub")}
@@ -275,7 +287,9 @@ def test_a_file_at_home_is_in_force_and_the_variable_goes_before_it(tmp_path, mo
     assert [str(rule) for rule in current_policy({"ADAPTERKIT_TRUST": "~/trust.toml"}).rules] == ["hf://named/*"]
 
 
-@pytest.mark.parametrize(("value", "said"), [("", "set to nothing"), ("/no/such/file", "No such file"), ("/", "directory")])
+@pytest.mark.parametrize(
+    ("value", "said"), [("", "set to nothing"), ("/no/such/file", "No such file"), ("/", "directory")]
+)
 def test_a_variable_that_names_no_policy_is_an_error_and_not_no_policy(value, said):
     with pytest.raises(ConfigError, match=said):
         current_policy({"ADAPTERKIT_TRUST": value})

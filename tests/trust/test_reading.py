@@ -11,7 +11,7 @@ from adapterkit import Adapter, ArtifactError, Base, ConfigError, TrustError
 from adapterkit.artifact.files import Folder, find_folder
 from adapterkit.registry import default_registry
 from adapterkit.testing import tiny_llama
-from adapterkit.trust import check_model, read_trusted, sign
+from adapterkit.trust import check_trusted, read_trusted, sign
 from adapterkit.trust import reading as reading_module
 from tests.trust.keys import write_policy
 
@@ -55,7 +55,9 @@ def test_a_source_that_is_named_loads_and_another_is_refused(policy, folder, ada
     policy((runs, ()))
     assert Adapter.load(folder) == adapter
     policy(("/elsewhere/*", ()))
-    with pytest.raises(TrustError, match=rf"adapter folder '{folder}' is not let in: the trust policy .* names '/elsewhere/\*'"):
+    with pytest.raises(
+        TrustError, match=rf"adapter folder '{folder}' is not let in: the trust policy .* names '/elsewhere/\*'"
+    ):
         Adapter.load(folder)
 
 
@@ -126,7 +128,7 @@ class Held:
 def test_files_elsewhere_are_local_unless_it_is_said_where_they_came_from(policy, signed, adapter):
     policy(("local", ()))
     assert read(Held(signed)) == adapter
-    with pytest.raises(TrustError, match="version cards@3 is not let in: .*and not 'hf://org/cards@abc'"):
+    with pytest.raises(TrustError, match=r"version cards@3 is not let in: .*and not 'hf://org/cards@abc'"):
         read(Held(signed), "hf://org/cards@abc")
     policy(("local", ["release"]))
     assert read(Held(signed)) == adapter
@@ -168,7 +170,9 @@ def test_what_was_verified_is_what_is_loaded(policy, signed, adapters, tmp_path)
         read(Swapping(evil, signed))
 
 
-def test_a_folder_that_is_swapped_while_it_is_verified_is_refused_or_what_was_signed(policy, signed, adapters, runs, tmp_path, monkeypatch):
+def test_a_folder_that_is_swapped_while_it_is_verified_is_refused_or_what_was_signed(
+    policy, signed, adapters, runs, tmp_path, monkeypatch
+):
     evil = adapters[1].save(tmp_path / "evil")
     policy((runs, ["release"]))
     verify = reading_module.verify
@@ -183,7 +187,9 @@ def test_a_folder_that_is_swapped_while_it_is_verified_is_refused_or_what_was_si
     assert Adapter.load(signed) == adapters[0]
 
 
-def test_a_folder_that_becomes_a_link_after_it_was_named_leads_nowhere(policy, folder, adapters, runs, tmp_path, monkeypatch):
+def test_a_folder_that_becomes_a_link_after_it_was_named_leads_nowhere(
+    policy, folder, adapters, runs, tmp_path, monkeypatch
+):
     evil = adapters[1].save(tmp_path / "evil")
     policy((runs, ()))
     read_artifact = reading_module.read_artifact
@@ -206,7 +212,7 @@ def test_the_copy_is_private_and_gone_afterwards(policy, signed, runs, tmp_path,
     seen = []
 
     def looking(folder, signers):
-        seen.append((folder.stat().st_mode & 0o777, sorted(os.listdir(folder)), folder.parent))
+        seen.append((folder.stat().st_mode & 0o777, sorted(path.name for path in folder.iterdir()), folder.parent))
         return verify(folder, signers)
 
     monkeypatch.setattr(reading_module, "verify", looking)
@@ -273,12 +279,13 @@ def test_a_whole_model_obeys_too(policy, keys, tmp_path, monkeypatch):
     folder = tmp_path / "models" / "tiny"
     tiny_llama().save_pretrained(folder)
     policy(("hf://org/*", ["release"]))
-    with pytest.raises(TrustError, match=f"model folder '{folder}' is not let in: it is not signed"):
-        check_model(folder, origin=f"hf://org/tiny@{COMMIT}")
+    with pytest.raises(TrustError, match=f"folder '{folder}' is not let in: it is not signed"):
+        check_trusted(folder, origin=f"hf://org/tiny@{COMMIT}")
     with pytest.raises(TrustError, match="and not '/"):
-        check_model(folder)
+        check_trusted(folder)
     sign(folder, keys["release"])
-    check_model(folder, origin=f"hf://org/tiny@{COMMIT}")
+    admitted = check_trusted(folder, origin=f"hf://org/tiny@{COMMIT}")
+    assert (admitted.rule, admitted.signer) == ("hf://org/*", "release")
     monkeypatch.delenv("ADAPTERKIT_TRUST")
     monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
-    check_model(folder)
+    assert check_trusted(folder) is None

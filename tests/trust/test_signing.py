@@ -59,7 +59,7 @@ def test_a_file_that_was_added_and_would_be_read_is_named(tmp_path, keys):
     assert not (folder / FILES[0]).exists()
     sign(folder, keys["release"])
     (folder / FILES[0]).write_text("{}")
-    with pytest.raises(TrustError, match="adapter_config.json is not among what was signed"):
+    with pytest.raises(TrustError, match=r"adapter_config.json is not among what was signed"):
         verify(folder, release(tmp_path))
 
 
@@ -105,7 +105,9 @@ def claim_release(bundle, tmp_path):
     """Let a bundle say that it was made with release's key."""
     import hashlib
 
-    bundle["verificationMaterial"]["publicKey"]["hint"] = hashlib.sha256((tmp_path / "release.pub").read_bytes()).hexdigest()
+    bundle["verificationMaterial"]["publicKey"]["hint"] = hashlib.sha256(
+        (tmp_path / "release.pub").read_bytes()
+    ).hexdigest()
 
 
 def test_a_bundle_that_claims_another_s_key_is_not_believed(folder, keys, tmp_path):
@@ -136,7 +138,16 @@ def test_a_statement_that_leaves_a_file_out_proves_nothing_of_it(folder, keys, t
     left_out = [word for name in (FILES[1], "README.md") for word in ("--ignore-paths", str(folder / name))]
     run(*command, "--signature", str(folder / "model.sig"), *left_out)
     flip(folder / FILES[1])
-    run(*command[:3], "verify", "key", str(folder), "--public_key", str(tmp_path / "release.pub"), "--signature", str(folder / "model.sig"))
+    run(
+        *command[:3],
+        "verify",
+        "key",
+        str(folder),
+        "--public_key",
+        str(tmp_path / "release.pub"),
+        "--signature",
+        str(folder / "model.sig"),
+    )
     with pytest.raises(TrustError, match=f"{FILES[1]} is not among what was signed"):
         verify(folder, release(tmp_path))
 
@@ -175,7 +186,9 @@ CHANGES = {
     "no hint": lambda bundle, _: bundle["verificationMaterial"]["publicKey"].pop("hint"),
     "null hint": lambda bundle, _: bundle["verificationMaterial"]["publicKey"].update(hint=None),
     "no signatures": lambda bundle, _: bundle["dsseEnvelope"].update(signatures=[]),
-    "two signatures": lambda bundle, _: bundle["dsseEnvelope"].update(signatures=bundle["dsseEnvelope"]["signatures"] * 2),
+    "two signatures": lambda bundle, _: bundle["dsseEnvelope"].update(
+        signatures=bundle["dsseEnvelope"]["signatures"] * 2
+    ),
     "no payload": lambda bundle, _: bundle["dsseEnvelope"].update(payload=""),
     "another kind": lambda bundle, _: bundle.update(mediaType="x"),
     "another payload": lambda bundle, _: bundle["dsseEnvelope"].update(payloadType="text/plain"),
@@ -183,7 +196,9 @@ CHANGES = {
     "no predicate": lambda _, statement: statement.pop("predicate"),
     "resources": lambda _, statement: statement["predicate"].update(resources=3),
     "names": lambda _, statement: statement["predicate"]["resources"][0].update(name=3),
-    "a name twice": lambda _, statement: statement["predicate"]["resources"].append(statement["predicate"]["resources"][0]),
+    "a name twice": lambda _, statement: statement["predicate"]["resources"].append(
+        statement["predicate"]["resources"][0]
+    ),
     "empty signature": lambda bundle, _: bundle["dsseEnvelope"]["signatures"][0].update(sig=""),
 }
 
@@ -224,7 +239,7 @@ def test_keys_of_another_kind_are_refused_by_name(folder, signed, tmp_path, curv
     private, public = make_keys(tmp_path, "odd", curve=curve)
     with pytest.raises(ConfigError, match=r"odd.pem' is no private key of P-256, P-384 or P-521"):
         sign(folder, private)
-    with pytest.raises(ConfigError, match="odd: .* is no public key of P-256, P-384 or P-521"):
+    with pytest.raises(ConfigError, match=r"odd: .* is no public key of P-256, P-384 or P-521"):
         verify(signed, {"odd": public})
 
 
@@ -272,7 +287,7 @@ def test_an_adapter_s_folder_with_something_else_in_it_is_not_signed(folder, key
 
 def test_a_folder_of_peft_alone_is_not_signed(folder, keys):
     (folder / FILES[2]).unlink()
-    with pytest.raises(ArtifactError, match="Adapter.load"):
+    with pytest.raises(ArtifactError, match=r"Adapter.load"):
         sign(folder, keys["release"])
 
 
