@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import tarfile
 
 import pytest
@@ -14,17 +15,16 @@ from adapterkit.store import archive
 
 
 @pytest.fixture
-def export(filled, tmp_path):
+def export(made, tmp_path):
     """An honest export, as a folder."""
-    filled.export(tmp_path / "export", ["cards@1"])
-    return tmp_path / "export"
+    return shutil.copytree(made / "export", tmp_path / "export")
 
 
 @pytest.fixture
-def other(tmp_path, adapters):
-    store = Store(tmp_path / "room" / "store")
-    store.add(adapters[2], "mine")
-    return store
+def other(made, tmp_path):
+    """A store that holds something already, in a room of its own."""
+    shutil.copytree(made / "store", tmp_path / "room" / "store")
+    return Store(tmp_path / "room" / "store")
 
 
 def refused(store, path, said, **options):
@@ -255,7 +255,7 @@ def test_a_list_that_lies(export, other, changes, said):
     [
         [{"name": "cards", "alias": "../x", "number": 1, "protected": False}],
         [{"name": "cards", "alias": "7", "number": 1, "protected": False}],
-        [{"name": "mine", "alias": "x", "number": 1, "protected": False}],
+        [{"name": "tone", "alias": "x", "number": 1, "protected": False}],
         [{"name": "cards", "alias": "x", "number": 1, "protected": False}] * 2,
         ["cards@x"],
         {},
