@@ -73,8 +73,8 @@ if TYPE_CHECKING:
     from .runtime.actions import rerun
     from .sites import INPUT, SHARED, Site, match, pattern_value, shorten, targeted
     from .store import Store, Version
-    from .store import Store, Version
     from .train.jobs import Job
+    from .trust import sign
 
 __version__ = "0.1.0"
 
@@ -144,10 +144,10 @@ _HOMES = {
     "SelectionError": "errors",
     "SHARED": "sites",
     "shorten": "sites",
+    "sign": "trust.signing",
     "Sink": "contracts",
     "Site": "sites",
     "Stack": "compose",
-    "Store": "store",
     "Store": "store",
     "StoreError": "errors",
     "Version": "store",
@@ -161,7 +161,6 @@ _HOMES = {
     "Traits": "contracts",
     "TrustError": "errors",
     "UnknownNameError": "errors",
-    "Version": "store",
     "write_report": "report",
 }
 
@@ -246,6 +245,7 @@ __all__ = [
     "rerun",
     "run_recipe",
     "shorten",
+    "sign",
     "targeted",
     "trace",
     "write_report",

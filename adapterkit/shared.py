@@ -203,8 +203,8 @@ class SharedModel:
 
         Args:
             adapter: An adapter, a :class:`~adapterkit.Stack` or a :class:`~adapterkit.Blend` of some; the folder of an adapter; the
-                file of a blend, whose adapters are those that are resident here or lie where it says; a reference of the store, such
-                as ``"cards@production"``; or an address, such as ``"hf://org/cards@v2"``, which is pulled into the store.
+                file of a blend, whose adapters are those that are resident here or lie where it says; a reference of the store,
+                such as ``"cards@production"``; or an address, such as ``"hf://org/cards@v2"``, which is pulled into the store.
 
         Raises:
             ArtifactError: It is refused; the base and the adapters that it holds are as they were.

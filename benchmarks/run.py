@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("parameters", "imports", "residency", "training", "logits", "many", "merging", "extraction")
+BENCHMARKS = ("parameters", "imports", "residency", "training", "logits", "many", "merging", "extraction", "store")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "BAKED",
     "CARD",
+    "KEPT",
     "MANIFEST",
     "MOST_HEADER_BYTES",
     "MOST_JSON_BYTES",
@@ -22,8 +23,10 @@ MANIFEST = "adapterkit.json"
 CARD = "README.md"
 SIGNATURE = "model.sig"
 """What OpenSSF's model-signing calls it; it is there where somebody has signed the folder."""
-OURS = (PEFT_CONFIG, WEIGHTS, MANIFEST, CARD, SIGNATURE)
-"""Every file that an adapter's folder may hold; no other is ever read, fetched or stored."""
+KEPT = (PEFT_CONFIG, WEIGHTS, MANIFEST, SIGNATURE)
+"""Every file that is ever read, fetched or stored of an adapter; the card is written anew from the manifest."""
+OURS = (*KEPT, CARD)
+"""Every file that an adapter's folder may hold."""
 BAKED = "adapterkit-bake.json"
 """Of a baked model: what it was made of."""
 

@@ -139,7 +139,7 @@ def register(
 
 
 def alike(db: sqlite3.Connection, incoming: Incoming, name: str) -> list[Version]:
-    """The versions of a name that are this adapter already, newest first; the card may differ."""
+    """The versions of a name that are this adapter already, newest first."""
     where = "name = ? AND manifest = ? AND state = 'present' ORDER BY number DESC"
     found = read_versions(db, where, (name, incoming.manifest))
     return [one for one in found if _signature(read_files(db, one)) == _signature(incoming.files)]

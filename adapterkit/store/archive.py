@@ -14,7 +14,7 @@ import tarfile
 import zlib
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from adapterkit.artifact.layout import MOST_JSON_BYTES, MOST_WEIGHT_BYTES, OURS, WEIGHTS
+from adapterkit.artifact.layout import KEPT, MOST_JSON_BYTES, MOST_WEIGHT_BYTES, WEIGHTS
 from adapterkit.errors import ArtifactError
 
 from .listing import LISTING, MOST_LISTING_BYTES, MOST_VERSIONS
@@ -28,9 +28,9 @@ __all__ = ["end", "header", "padding", "scan", "unpack"]
 
 BLOCK = 512
 CHUNK = 1 << 20
-MEMBER = re.compile(rf"{NAME.pattern}/{NUMBER.pattern}/({'|'.join(map(re.escape, OURS))})")
+MEMBER = re.compile(rf"{NAME.pattern}/{NUMBER.pattern}/({'|'.join(map(re.escape, KEPT))})")
 FOLDER = re.compile(rf"({NAME.pattern}/({NUMBER.pattern}/)?)?")
-MOST_MEMBERS = MOST_VERSIONS * len(OURS) + 1
+MOST_MEMBERS = MOST_VERSIONS * len(KEPT) + 1
 MOST_RATIO = 200
 """How many times its size a compressed tar may unfold to; numbers that were trained hardly get smaller."""
 SLACK = 64 << 20

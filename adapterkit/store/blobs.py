@@ -93,15 +93,18 @@ class Blobs:
         Raises:
             StoreError: The disk is full, or the store cannot be written.
         """
-        touched: set[Path] = set()
+        wanted = sorted(set(pieces), key=lambda one: one.sha256)
         try:
-            for piece in sorted(set(pieces), key=lambda one: one.sha256):
+            for piece in wanted:
+                target = self.path(piece.sha256)
                 if self.is_sound(piece):
                     with contextlib.suppress(OSError):
-                        os.utime(self.path(piece.sha256))  # it is needed again: its grace begins anew
+                        os.utime(target)  # it is needed again: its grace begins anew
                 else:
-                    touched.add(self._settle(staged / piece.sha256, self.path(piece.sha256)))
-            for folder in sorted(touched):
+                    _settle(staged / piece.sha256, target)
+            # also where nothing was moved: whoever has moved it may not have come so far
+            folders = {self.path(piece.sha256).parent for piece in wanted}
+            for folder in (*sorted(folders), self.folder, self.folder.parent, self.staged.parent):
                 _sync(folder)
         except OSError as error:
             raise StoreError(f"the store {str(self.staged.parent)!r} cannot be written: {error}") from error
@@ -135,11 +138,11 @@ class Blobs:
             return False
         return True
 
-    def left(self) -> list[Path]:
-        """The folders in which dead writers have left something."""
-        with contextlib.suppress(FileNotFoundError):
-            return [path for path in sorted(self.staged.iterdir()) if _is_left(path)]
-        return []
+    def left(self, until: float) -> list[Path]:
+        """The folders in which dead writers have left something, and those of downloads that nobody went on with since a moment."""
+        downloads = self.staged.with_name("downloads")
+        old = [path for path in _inside(downloads) if path.stat().st_mtime < until]
+        return [path for path in (*_inside(self.staged), *old) if _is_left(path)]
 
     def _folders(self) -> list[Path]:
         try:
@@ -147,17 +150,16 @@ class Blobs:
         except FileNotFoundError:
             return []
 
-    def _settle(self, piece: Path, target: Path) -> Path:
-        folder = target.parent
-        if not folder.is_dir():
-            for missing in (self.folder.parent, self.folder, folder):
-                with contextlib.suppress(FileExistsError):
-                    missing.mkdir()
-                    _sync(missing.parent)
-        piece.chmod(piece.stat().st_mode & READ_ONLY)
-        _sync(piece)
-        piece.replace(target)
-        return folder
+
+def _settle(piece: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    piece.chmod(piece.stat().st_mode & READ_ONLY)
+    _sync(piece)
+    piece.replace(target)
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _is_left(folder: Path) -> bool:

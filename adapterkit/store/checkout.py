@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from adapterkit.artifact.layout import CARD
 from adapterkit.artifact.replacing import check_apart, replacing
-from adapterkit.artifact.writer import write_card
 from adapterkit.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -33,6 +32,8 @@ def write(files: StoredFiles, folder: str | os.PathLike[str], store: Path) -> Pa
                 with files.open(name) as (stream, _), (staging / name).open("xb") as out:
                     copy(stream, out, file)
             if not (staging / CARD).exists():
+                from adapterkit.artifact.writer import write_card  # it needs torch, which looking into a store does not
+
                 write_card(staging)
     except (ArtifactError, OSError) as error:
         raise ArtifactError(f"{files} is not written to {str(folder)!r}: {error}") from error

@@ -53,7 +53,7 @@ def collect(index: Index, blobs: Blobs, *, grace: dt.timedelta, keep: int, dry_r
         if dry_run:
             gone = _unneeded_blobs(db, _old(blobs, until))
             raise _UndoneError
-    left = blobs.left()
+    left = blobs.left(until.timestamp())
     if not dry_run:
         gone = _delete(index, blobs, until)
         for folder in left:

@@ -59,7 +59,7 @@ def import_(
         except (ArtifactError, OSError) as error:
             raise ArtifactError(f"{what} is refused: {error}") from error
         blobs.settle(folder / "pieces", [piece for one in staged.values() for piece in one.pieces])
-        with index.writing() as db:
+        with index.writing(make=True) as db:
             return _commit(db, blobs, listing, staged, move_aliases=move_aliases, origin=origin, why=why, who=who)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import sqlite3
 import threading
 import weakref
@@ -120,13 +121,17 @@ class Index:
             yield connection
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self, *, make: bool = False) -> Iterator[sqlite3.Connection]:
         """The only writer's view: what the block changes is there when it ends well, and durable; else nothing of it is.
+
+        Args:
+            make: Whether to make the store where there is none; without it, there is nothing that could be changed.
 
         Raises:
             StoreError: The index is damaged or cannot be written, or another process has not let go of it for a minute.
         """
-        self._make()
+        if make and not self.path.exists():
+            self._make()
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
 
@@ -174,12 +179,11 @@ class Index:
         return state.st_dev, state.st_ino
 
     def _make(self) -> None:
-        """Make the file where there is none: beside its place, then linked there, so that it is found complete."""
-        if self.path.exists():
-            return
+        """Make the file where there is none: among what is being written, then linked to its place, where it is found complete."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            made = self.path.with_name(f".{self.path.name}-{secrets.token_hex(8)}")
+            folder = self.path.parent / "staging" / secrets.token_hex(8)
+            folder.mkdir(parents=True)
+            made = folder / self.path.name
             with contextlib.closing(sqlite3.connect(made, isolation_level=None)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.executescript(
@@ -187,10 +191,11 @@ class Index:
                 )
             with contextlib.suppress(FileExistsError):  # another one was faster
                 os.link(made, self.path)
-            made.unlink()
+            shutil.rmtree(folder, ignore_errors=True)
             _sync(self.path.parent)
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"the store {str(self.path.parent)!r} cannot be made: {error}") from error
+            if not self.path.exists():  # the faster one's collection may have taken the folder away
+                raise StoreError(f"the store {str(self.path.parent)!r} cannot be made: {error}") from error
 
 
 def _connected(path: Path) -> sqlite3.Connection:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from adapterkit.artifact.layout import MANIFEST, OURS
+from adapterkit.artifact.layout import KEPT, MANIFEST
 from adapterkit.artifact.strict_json import parse_object
 from adapterkit.config import from_dict, to_dict
 from adapterkit.errors import ArtifactError, ConfigError
@@ -152,8 +152,8 @@ def _check(versions: tuple[ListedVersion, ...], aliases: tuple[ListedAlias, ...]
         check_text(why=one.why)
         if not 0 < one.number < MOST_NUMBER:
             raise ArtifactError(f"{LISTING}: {one.name!r} has the number {one.number}")
-        if not {MANIFEST} <= set(one.files) <= set(OURS):
-            odd = min(set(one.files) - set(OURS), default="")
+        if not {MANIFEST} <= set(one.files) <= set(KEPT):
+            odd = min(set(one.files) - set(KEPT), default="")
             said = f"{odd!r:.100} is no file of an adapter" if odd else f"it lists no {MANIFEST}"
             raise ArtifactError(f"{LISTING}: {one.key}: {said}")
         for file in one.files.values():

@@ -8,13 +8,14 @@ import attrs
 
 from adapterkit.errors import ConfigError
 
-__all__ = ["Reference", "check_alias", "check_name", "check_text", "is_reference", "parse"]
+__all__ = ["Reference", "check_alias", "check_name", "check_origin", "check_text", "is_reference", "parse"]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 NUMBER = re.compile(r"[1-9][0-9]{0,14}")
 PREFIX = re.compile(r"[0-9a-f]{8,64}")
 DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 """What Windows takes for a device, whatever follows a dot: no folder could be called so."""
+SECRET = re.compile(r"://[^/@]*:[^/@]*@")
 DIGEST = "sha256:"
 MOST_TEXT = 1000
 GRAMMAR = "a reference is cards, cards@3, cards@production, cards@sha256:1f0c36a2 or sha256:1f0c36a2"
@@ -92,6 +93,17 @@ def check_alias(alias: str) -> str:
     if alias.isdigit() or alias.startswith("sha256"):
         raise ConfigError(f"alias={alias!r} does not fit", ["it would be read as a version's number or digest"])
     return alias
+
+
+def check_origin(origin: str) -> None:
+    """Refuse what would have the index hold a password, or could not stand in a line; what is refused is not repeated.
+
+    Raises:
+        ConfigError: It holds a password, or is no line.
+    """
+    if isinstance(origin, str) and SECRET.search(origin):
+        raise ConfigError("origin does not fit", ["it holds a password or a token before the @: leave that out"])
+    check_text(origin=origin)
 
 
 def check_text(**texts: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from adapterkit.artifact.layout import MOST_JSON_BYTES, MOST_WEIGHT_BYTES, OURS, WEIGHTS
+from adapterkit.artifact.layout import KEPT, MOST_JSON_BYTES, MOST_WEIGHT_BYTES, WEIGHTS
 from adapterkit.errors import ArtifactError
 
 from .values import Piece, StoredFile
@@ -126,12 +126,12 @@ class _Joined(io.RawIOBase):
 
 
 def cut(files: Files, folder: Path) -> dict[str, StoredFile]:
-    """Write the files of an adapter as pieces into a folder, each piece called by its sha256.
+    """Write the files of an adapter, but for its card, as pieces into a folder, each piece called by its sha256.
 
     Raises:
         ArtifactError: A file cannot be read, is larger than any adapter's, or its weights are not safetensors.
     """
-    return {name: _cut(files, name, folder) for name in OURS if files.has(name)}
+    return {name: _cut(files, name, folder) for name in KEPT if files.has(name)}
 
 
 def _cut(files: Files, name: str, folder: Path) -> StoredFile:

@@ -7,15 +7,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapterkit.errors import AdapterkitError, ArtifactError, StoreError
+from adapterkit.errors import ArtifactError, ConfigError, SelectionError, StoreError, UnknownNameError
 
 from . import adding, checkout, collecting, exporting, importing, journal, verifying, versions
 from .blobs import Blobs
 from .index import Index
 from .leases import leasing
-from .names import check_name, check_text
+from .names import check_name, check_origin
 from .pieces import StoredFiles
 from .pointing import Pointing
+from .values import Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from adapterkit.registry import Registry
 
     from .leases import Lease
-    from .values import Checked, Collected, Imported, Version
+    from .values import Checked, Collected, Imported
 
 __all__ = ["Store"]
 
@@ -87,14 +88,14 @@ class Store(Pointing):
             StoreError: The store cannot be written.
         """
         check_name(name)
-        check_text(origin=origin)
+        check_origin(origin)
         author = journal.author(who, why)
         for _ in range(TRIES):
             with self._blobs.staging() as folder:
                 incoming = adding.stage(adapter, folder, self._blobs, self.registry, origin)
                 self._blobs.settle(folder, incoming.pieces)
                 try:
-                    with self._index.writing() as db:
+                    with self._index.writing(make=True) as db:
                         newest = adding.newest(db, name)
                         if newest in adding.alike(db, incoming, name):
                             return newest
@@ -185,9 +186,11 @@ class Store(Pointing):
 
     def __contains__(self, reference: object) -> bool:
         """Whether a reference means a version that is present."""
+        if not isinstance(reference, (str, Version)):
+            return False
         try:
-            self.resolve(reference)  # type: ignore[arg-type]
-        except (AdapterkitError, AttributeError, TypeError):
+            self.resolve(reference)
+        except (ConfigError, SelectionError, UnknownNameError):
             return False
         return True
 

@@ -111,7 +111,7 @@ class Collected:
         versions: The versions whose files nothing needs any more.
         blobs: How many blobs are gone.
         bytes: Their size.
-        staging: How many folders of dead writers are gone.
+        staging: How many folders of dead writers and of given-up downloads are gone.
     """
 
     versions: tuple[Version, ...] = ()

@@ -127,8 +127,9 @@ def current_policy(environ: Mapping[str, str] | None = None) -> Policy | None:
                 "the trust policy cannot be read", [f"{VARIABLE} is set to nothing: unset it, or name a file"]
             )
         return Policy.load(Path(named).expanduser())
-    at_home = Path("~/.adapterkit").expanduser() / FILE
-    return Policy.load(at_home) if os.path.lexists(at_home) else None
+    home = os.path.expanduser("~")  # noqa: PTH111 - a user without a home is no error
+    at_home = Path(home, ".adapterkit", FILE)
+    return Policy.load(at_home) if home != "~" and os.path.lexists(at_home) else None
 
 
 def _parsed(path: Path) -> dict[str, Any]:

@@ -109,9 +109,7 @@ def verify(folder: str | os.PathLike[str], signers: Mapping[str, str | os.PathLi
         raise TrustError(str(error)) from None
     # a statement says itself which files it leaves out, and model-signing goes by that
     if signed != names:
-        missing, gone = sorted(names - signed), sorted(signed - names)
-        said = f"{missing[0]} is not among what was signed" if missing else f"{gone[0]}, which was signed, is not there"
-        raise TrustError(f"its signature is not about these files: {said}")
+        raise TrustError(f"its signature is not about these files: {_difference(signed, names)}")
     name = next((name for name, key in signers.items() if _fingerprint(library, Path(key), name) == hint), None)
     if name is None:
         raise TrustError(f"it is signed, but not by {_either(signers)}: with the key {hint:.16}…")
@@ -206,9 +204,18 @@ def _claims(bundle: Mapping[str, Any]) -> tuple[str, set[str]]:
         raise
     except (KeyError, TypeError, ValueError):
         raise ArtifactError(f"{SIGNATURE} is no signature that model-signing has made with a key") from None
-    if not isinstance(hint, str) or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+    if not isinstance(hint, str) or not all(isinstance(name, str) for name in names):
         raise ArtifactError(f"{SIGNATURE} is no signature that model-signing has made with a key")
     return hint, set(names)
+
+
+def _difference(signed: set[str], names: set[str]) -> str:
+    missing, gone = sorted(names - signed), sorted(signed - names)
+    if missing:
+        return f"{missing[0]} is not among what was signed"
+    if CARD in gone:
+        return f"{CARD} was signed too, which people may edit: sign without it, as `adapterkit sign` does"
+    return f"{gone[0]}, which was signed, is not there"
 
 
 def _fingerprint(library: Any, key: Path, name: str) -> str:

@@ -110,6 +110,10 @@ def _split(url: str) -> tuple[str, str]:
     path = f"{before}{slash}{name}".removesuffix("/")
     _check_parts(url, path.removeprefix("/").split("/"))
     if scheme in _FOLDERS:
+        if not Path(path).is_absolute():
+            raise ValueError(
+                f"{url!r:.200} is another folder wherever it is asked from: write the whole path, file:///…"
+            )
         path = _true_before_star(path)
     return f"{scheme}://{path}", revision
 

@@ -26,8 +26,6 @@ EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "azure", "abfs": "azure"}
 """The extra of adapterkit's that brings what a scheme needs."""
 OBJECTS = (*EXTRAS, "oss")
 """Where there are no folders to make, and making one would make a bucket."""
-EXCLUSIVE = tuple(EXTRAS)
-"""Where fsspec's ``mode="create"`` is one conditional request, which the service decides."""
 CHUNK = 1 << 20
 A_DAY = 86_400
 """Seconds in which somebody who is alive writes something."""
@@ -158,7 +156,7 @@ class Place:
     def create(self, name: str, data: bytes) -> bool:
         """Write a small file, complete from its first moment, unless there is one of that name; says whether it was written.
 
-        Where the file system cannot do both at once, it is looked at before and after.
+        Object stores decide it in one conditional request. Where a service does not, it is looked at before and after.
         """
         failed = None
         try:
@@ -167,8 +165,6 @@ class Place:
                 self.fs.pipe_file(self.path(name), data, mode="create")
         except RemoteError as error:
             failed = error  # that there is one already is said in as many ways as there are services
-        if failed is None and self.scheme in EXCLUSIVE:
-            return True
         size = self.size(name)
         if size is None and failed:
             raise failed
@@ -179,12 +175,16 @@ class Place:
         with self.reaching("remove"):
             self.fs.rm_file(self.path(name))
 
-    def remove_folder(self, name: str) -> None:
-        """Take a folder away with all that is in it, if there is one."""
-        with self.reaching("remove"):
+    def has_folder(self, name: str) -> bool:
+        """Whether there is a folder with something in it."""
+        with self.reaching("look at a folder"):
             self.fs.invalidate_cache()
-            if self.fs.exists(self.path(name)):
-                self.fs.rm(self.path(name), recursive=True)
+            return bool(self.fs.exists(self.path(name)))
+
+    def remove_folder(self, name: str) -> None:
+        """Take a folder away with all that is in it."""
+        with self.reaching("remove"):
+            self.fs.rm(self.path(name), recursive=True)
 
     def clear_up(self) -> None:
         """Take away what writers that were killed have left, where they leave something."""

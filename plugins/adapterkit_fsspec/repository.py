@@ -128,11 +128,11 @@ class FsspecRepository:
             published=datetime.now(UTC).isoformat(),
             files={name: every[name] for name in sorted(every)},
         )
-        data = _written(record)
         if newest and newest.id == record.id and parent in (newest.id, newest.parent):
             return record.id  # as it is; or an earlier call had got so far without being told
         if (newest.id if newest else "") != parent:
             raise self._conflict(parent, newest.id if newest else "")
+        data = _written(record)
         self._place.clear_up()
         self._upload(record, {name: (path, hashed[name]) for name, path in files.items()}, newest)
         if not self._place.create(f"{LOG}/{len(log) + 1:08}.json", data):
@@ -184,14 +184,12 @@ class FsspecRepository:
 
     def delete(self) -> None:
         """Take away every version, tag and record; what else is in the folder stays."""
-        if not self._log():
+        there = [folder for folder in (LOG, TAGS, VERSIONS, INCOMING) if self._place.has_folder(folder)]
+        if not there:
             raise UnknownNameError("repository", self._place.url, (), reason="nothing is published there")
-        for folder in (
-            TAGS,
-            VERSIONS,
-            INCOMING,
-            LOG,
-        ):  # the log last: until then a call that is cut off can be made again
+        for (
+            folder
+        ) in there:  # the log first: from then on there are no versions, and a call that is cut off can be made again
             self._place.remove_folder(folder)
 
     # -- reading what may be a stranger's -----------------------------------------------------------------------------

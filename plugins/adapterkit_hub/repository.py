@@ -131,7 +131,9 @@ class HubRepository:
             limited = type("Limited", (_Limited,), {"most": sizes[name]})
             trying(self.url, partial(self._download, revision, name, folder, limited))
             if path.stat().st_size != sizes[name]:
-                raise RemoteError(f"{self.url} named {sizes[name]:,} bytes for {name}, and gave {path.stat().st_size:,}")
+                raise RemoteError(
+                    f"{self.url} named {sizes[name]:,} bytes for {name}, and gave {path.stat().st_size:,}"
+                )
         shutil.rmtree(folder / ".cache", ignore_errors=True)  # what the client notes to resume
 
     def _download(self, revision: str, name: str, folder: Path, bar: type[tqdm]) -> None:

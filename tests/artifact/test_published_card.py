@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from adapterkit import merge
-from adapterkit.artifact.card import Publication, missing, render
+from adapterkit.artifact.card import Publication, missing, render, render_model
 from adapterkit.artifact.card.making import telling_options
 from adapterkit.artifact.engines import room_in_vllm
 from adapterkit.artifact.layout import MANIFEST
@@ -20,6 +20,7 @@ from adapterkit.artifact.markup import front_matter, paragraphs
 from adapterkit.artifact.strict_json import parse_object
 from adapterkit.registry import default_registry
 from adapterkit.testing import tiny_llama
+from adapterkit.testing.hub import Hub
 from tests.artifact.adapter_folders import make_adapter
 
 SAID = Publication(
@@ -50,6 +51,28 @@ EVALUATION = {
         {"name": "Banking77: test!", "rows": 1, "scores": {"accuracy": 1.0}},
     ],
     "forgetting": {"name": "general text", "loss": 3.1, "base": 3.0},
+}
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "x\n---\nlicense: mit\n---\n",
+    "[click](javascript:alert(1))",
+    "![x](https://evil.example/pixel.png)",
+    "https://evil.example www.evil.example me@evil.example",
+    "```\n# Owned",
+    "| a | b |\n|---|---|",
+    "\u202e\x1b[31m\x00",
+    "# Owned\n\nsetext\n===",
+]
+
+
+BAKED = {
+    "base": {"name": "org/tiny", "revision": "abc123", "fingerprint": "f" * 64},
+    "adapters": [{"method": "lora", "weight": 1.0, "digest": "d" * 64}],
+    "dtype": "bfloat16",
+    "survived": 0.98765,
+    "layers": [{"name": "a.weight", "update": None, "survived": 1.0, "error": 0.01}],
 }
 
 
@@ -98,6 +121,16 @@ def test_it_comes_back_from_the_hubs_client_as_it_was(values):
     mine = yaml.safe_load(text.split("---\n")[1])
     assert card.data.to_dict() == mine
     assert eval_results_to_model_index("cards", card.data.eval_results) == mine["model-index"]
+
+
+def test_a_hub_finds_it_valid(values, monkeypatch):
+    with Hub() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        for card in (render(values, SAID), render(values), render_model(BAKED, {"license": "mit"}, SAID)):
+            ModelCard(card).validate()
+        assert [seen.path for seen in hub.requests] == ["/api/validate-yaml"] * 3
+        with pytest.raises(ValueError, match="base_model"):
+            ModelCard(render(values, SAID).replace('base_model: "org/tiny"', 'base_model: "/x/y/z"')).validate()
 
 
 def test_it_says_what_the_issue_of_a_card_is(values):
@@ -149,10 +182,10 @@ def test_elsewhere_than_on_the_hub_peft_takes_a_folder(values):
 
 
 def test_what_vllm_does_not_read_is_exported_first_or_said(model, registry, tmp_path):
-    uneven = content(make_adapter(model, rank_pattern={"q_proj": 4}), registry, tmp_path / "a")
+    uneven = content(make_adapter(model, rank_pattern={"q_proj": 20}), registry, tmp_path / "a")
     (shell,) = blocks(render(uneven, SAID), "bash")
     assert "adapterkit export cards cards-vllm --to vllm\n" in shell
-    assert "--lora-modules cards=cards-vllm" in shell
+    assert "--max-lora-rank 32 --lora-modules cards=cards-vllm" in shell
     unread = {**uneven, "engines": {**uneven["engines"], "vllm": {"fits": "no", "reason": "it is DoRA"}}}
     card = render(unread, SAID)
     assert not blocks(card, "bash")
@@ -188,6 +221,33 @@ def test_a_merged_one_says_what_it_was_made_of(registry, tmp_path):
     assert "2 adapters, merged by the strategy svd without further training." in card
     assert re.search(r"\d+\.\d% of the change, by its norm, did not fit into the rank and was cut off", card)
     assert "It was made of other adapters without further training" in card
+
+
+def test_a_baked_model_is_a_fine_tune_of_its_base():
+    card = render_model(BAKED, {"license": "mit"}, attrs.evolve(SAID, license=""))
+    data = ModelCard(card).data
+    assert (data.base_model, data.base_model_relation, data.library_name) == ("org/tiny", "finetune", "transformers")
+    assert (data.license, data.language) == ("mit", ["en"])
+    assert "No scores of this model are recorded" in card
+    (python,), (shell,) = blocks(card, "python"), blocks(card, "bash")
+    assert 'AutoModelForCausalLM.from_pretrained("org/cards", revision="v1")' in python
+    assert shell == "vllm serve org/cards --revision v1\n"
+    assert missing(BAKED, SAID) == []
+    merged = {**BAKED, "adapters": BAKED["adapters"] * 2}
+    assert ModelCard(render_model(merged)).data.base_model_relation == "merge"
+    assert ModelCard(render_model(BAKED, {"license": "mit"}, SAID)).data.license == "other", "who publishes it says"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_hostile_bake_makes_a_harmless_card(text):
+    layers = [{"name": text, "update": 0.1, "survived": 1.0, "error": 0.01}]
+    parts = [{"method": text, "weight": text, "digest": text}]
+    base = {"name": text, "revision": text, "fingerprint": text}
+    card = render_model({**BAKED, "layers": layers, "adapters": parts, "base": base, "dtype": text}, {"license": text})
+    head, body = card.split("\n---\n", 1)
+    assert yaml.safe_load(head.removeprefix("---\n"))["license"] == text
+    html = MarkdownIt("gfm-like", {"linkify": False}).render(body)
+    assert (html.count("<h1"), html.count("<table"), html.count("<script"), html.count("<a ")) == (1, 2, 0, 0)
 
 
 # -- what is missing ------------------------------------------------------------------------------------------------------
@@ -229,18 +289,6 @@ def test_scores_and_a_base_are_asked_for(values):
 
 
 # -- texts of strangers ---------------------------------------------------------------------------------------------------
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "x\n---\nlicense: mit\n---\n",
-    "[click](javascript:alert(1))",
-    "![x](https://evil.example/pixel.png)",
-    "https://evil.example www.evil.example me@evil.example",
-    "```\n# Owned",
-    "| a | b |\n|---|---|",
-    "\u202e\x1b[31m\x00",
-    "# Owned\n\nsetext\n===",
-]
 
 
 def hostile(values, text):

@@ -10,8 +10,8 @@ from rich.console import Console
 from adapterkit.audit import audit
 from adapterkit.audit.needs import MissingLibraryError, need
 from adapterkit.audit.personal import PersonalData
-from adapterkit.credentials import Secrets
 from adapterkit.audit.terminal import show
+from adapterkit.credentials import Secrets
 
 REGIONS = ("US", "GB", "DE", "FR", "IN")
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from adapterkit import Base, Loss, LowRank, Objective, Registry, TrainingError, hookimpl, hooks
+from adapterkit import Base, Loss, LowRank, Objective, Registry, TrainingError, hookimpl, hooks, publish
 from adapterkit.testing import tiny_llama
 from tests.support import EXAMPLE_BASE, make_adapter
 
@@ -136,6 +136,8 @@ def used(tokenizer):
     base = base_with(listening_to(HOOKS, calls), tokenizer, vocab_size=8192, max_position_embeddings=128)
     base.train(ROWS, rank=2, max_steps=1, logging_steps=1)
     base.evaluate(ROWS, adapter=None, max_new_tokens=1)
+    about = {"license": "mit", "base_model": "org/tiny", "unevaluated": True}
+    publish(base.resident[0], "memory://hooks/cards", **about, registry=base.registry)
     with pytest.raises(TrainingError):
         base.train(ROWS, rank=2, max_steps=9, learning_rate=1e18)
     return calls

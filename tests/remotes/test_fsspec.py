@@ -1,6 +1,7 @@
 """Repositories in folders and buckets: what is published is there whole, for ever, and once."""
 
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -211,6 +212,45 @@ def test_deleting_takes_everything_away_and_nothing_else(tmp_path):
     push(place, files(tmp_path, "one"))
 
 
+def test_a_deletion_that_was_cut_off_shows_nothing_and_can_be_made_again(place, tmp_path, monkeypatch):
+    version = push(place, files(tmp_path, "one"))
+    place.tag("v1", version)
+    remove = type(place._place).remove_folder
+    removed = []
+
+    def cut_off(self, name):
+        if removed:
+            raise RemoteError("the line is cut")
+        removed.append(name)
+        remove(self, name)
+
+    monkeypatch.setattr(type(place._place), "remove_folder", cut_off)
+    with pytest.raises(RemoteError):
+        place.delete()
+    assert place.revisions() == []
+    with pytest.raises(UnknownNameError):
+        place.resolve("v1")
+    monkeypatch.setattr(type(place._place), "remove_folder", remove)
+    place.delete()
+    with pytest.raises(UnknownNameError):
+        place.delete()
+
+
+def test_a_damaged_repository_can_be_deleted(place, tmp_path):
+    second = push(place, files(tmp_path, "two"), parent=push(place, files(tmp_path, "one")))
+    place._place.remove("log/00000001.json")
+    with pytest.raises(RemoteError, match="the log is damaged"):
+        place.resolve(second)
+    place.delete()
+    assert place.revisions() == []
+
+
+def test_a_parent_that_is_no_id_is_a_conflict_like_any_other(place, tmp_path):
+    push(place, files(tmp_path, "one"))
+    with pytest.raises(ConflictError):
+        push(place, files(tmp_path, "two"), parent="main")
+
+
 # -- at the same time -------------------------------------------------------------------------------------------------
 
 
@@ -241,7 +281,15 @@ def test_a_publisher_who_is_overtaken_while_uploading_is_told(place, tmp_path, m
     assert [one.id for one in place.revisions()] == theirs[1:]
 
 
-def test_threads_that_publish_to_memory_at_once_lose_nothing(tmp_path):
+def test_threads_that_publish_to_memory_at_once_lose_nothing(tmp_path, monkeypatch):
+    exists = MemoryFileSystem.exists
+
+    def slow(self, path, **options):
+        found = exists(self, path, **options)
+        time.sleep(random.random() * 0.004)  # between the look and the writing, as long as others need for all of it
+        return found
+
+    monkeypatch.setattr(MemoryFileSystem, "exists", slow)
     url = new_url("memory", tmp_path)
     outcomes = []
 

@@ -146,7 +146,29 @@ def test_what_dead_writers_have_left_goes(filled):
     assert not left.exists()
 
 
+def test_a_download_that_nobody_went_on_with_goes_after_the_grace(filled):
+    part = filled.folder / "downloads" / "0123" / "part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x")
+    assert filled.collect(HOUR).staging == 0
+    os.utime(part.parent, (1, 1))
+    assert filled.collect(HOUR).staging == 1
+    assert not part.exists()
+
+
 @pytest.mark.parametrize("options", [{"grace": -dt.timedelta(1)}, {"keep": -1}])
 def test_a_collection_that_cannot_be_meant_is_refused(filled, options):
     with pytest.raises(ConfigError, match="neither may be below 0"):
         filled.collect(**options)
+
+
+def test_a_blob_that_is_asked_for_while_it_is_looked_at_stays(filled, monkeypatch):
+    def listed(blobs, until):
+        found = [blob for blob in blobs.all() if blob.used < until.timestamp()]
+        for blob in found:
+            os.utime(blobs.path(blob.sha256), (blob.used + 1, blob.used + 1))  # by one who is about to add it
+        return found
+
+    filled.remove("cards@3")
+    monkeypatch.setattr("adapterkit.store.collecting._old", listed)
+    assert filled.collect(NOW).blobs == 0

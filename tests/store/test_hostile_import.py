@@ -77,17 +77,17 @@ def relisted(export, **changes):
         "cards/../../evil",
         "cards/1/../../../evil",
         "cards/1/evil.py",
-        "cards/1/sub/README.md",
-        "cards/x/README.md",
-        "cards/01/README.md",
-        "Cards/1/README.md",
+        "cards/1/sub/adapterkit.json",
+        "cards/x/adapterkit.json",
+        "cards/01/adapterkit.json",
+        "Cards/1/adapterkit.json",
         "cards/1/readme.md",
         "CARDS/1/adapterkit.json",
-        "ca\u0301rds/1/README.md",
-        "c\u00e1rds/1/README.md",
+        "ca\u0301rds/1/adapterkit.json",
+        "c\u00e1rds/1/adapterkit.json",
         "C:\\evil",
-        "cards\\1\\README.md",
-        "a b/1/README.md",
+        "cards\\1\\adapterkit.json",
+        "a b/1/adapterkit.json",
         "./../evil",
         "evil",
         "store.json/evil",
@@ -116,7 +116,7 @@ def test_a_member_that_is_no_file_of_an_export(export, other, tmp_path, name):
     ],
 )
 def test_a_member_that_is_no_plain_file(export, other, tmp_path, kind, said):
-    member = info("cards/2/README.md", kind, "/etc/passwd")
+    member = info("cards/2/adapterkit.json", kind, "/etc/passwd")
     refused(other, packed(export, tmp_path / "x.tar", member), said)
 
 
@@ -128,22 +128,22 @@ def test_a_folder_that_is_none_of_an_export(export, other, tmp_path, name):
 
 
 def test_a_name_with_a_nul(export, other, tmp_path):
-    path = packed(export, tmp_path / "x.tar", (info("cards/1/README.md?x"), b"evil"))
-    data = path.read_bytes().replace(b"cards/1/README.md?x", b"cards/1/README.md\0x")
+    path = packed(export, tmp_path / "x.tar", (info("cards/1/adapterkit.json?x"), b"evil"))
+    data = path.read_bytes().replace(b"cards/1/adapterkit.json?x", b"cards/1/adapterkit.json\0x")
     path.write_bytes(data)
     refused(
         other, path, "damaged"
     )  # its checksum does not fit; and where it does, the name ends at the NUL, and comes twice
     rewritten = bytearray(data)
-    at = data.index(b"cards/1/README.md\0x")
+    at = data.index(b"cards/1/adapterkit.json\0x")
     block = rewritten[at : at + 512]
     rewritten[at + 148 : at + 156] = b"%06o\0 " % archive._checksum(block)
     path.write_bytes(rewritten)
-    refused(other, path, r"'cards/1/README.md' comes twice")
+    refused(other, path, r"'cards/1/adapterkit.json' comes twice")
 
 
 def test_a_member_that_comes_twice(export, other, tmp_path):
-    refused(other, packed(export, tmp_path / "x.tar", (info("cards/1/README.md"), b"evil")), "comes twice")
+    refused(other, packed(export, tmp_path / "x.tar", (info("cards/1/adapterkit.json"), b"evil")), "comes twice")
 
 
 def test_extended_headers_with_another_name(export, other, tmp_path):
@@ -161,8 +161,8 @@ def test_a_hundred_thousand_members(other, tmp_path):
     path = tmp_path / "x.tar"
     with path.open("wb") as out:
         for number in range(1, 100_001):
-            out.write(archive.header(f"a/{number}/README.md", 0))
-    refused(other, path, "more than 50,001 members")
+            out.write(archive.header(f"a/{number}/adapterkit.json", 0))
+    refused(other, path, "more than 40,001 members")
 
 
 def test_more_versions_than_any_export_has(export, other):
@@ -283,14 +283,14 @@ def test_weights_that_are_others(export, other):
 
 def test_one_bad_adapter_keeps_the_good_ones_out(filled, other, tmp_path):
     filled.export(tmp_path / "export")
-    card = tmp_path / "export" / "cards" / "3" / "README.md"
-    card.write_bytes(card.read_bytes()[:-1] + b"!")
-    refused(other, tmp_path / "export", "cards@3 is not the adapter that store.json lists")
+    weights = tmp_path / "export" / "cards" / "3" / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    refused(other, tmp_path / "export", f"{WEIGHTS} is not the file that adapterkit.json lists")
 
 
 def plant_link(export):
-    (export / "cards" / "1" / "README.md").unlink()
-    (export / "cards" / "1" / "README.md").symlink_to("/etc/passwd")
+    (export / "cards" / "1" / "adapterkit.json").unlink()
+    (export / "cards" / "1" / "adapterkit.json").symlink_to("/etc/passwd")
 
 
 def plant_linked_folder(export):
@@ -299,13 +299,13 @@ def plant_linked_folder(export):
 
 
 def plant_fifo(export):
-    (export / "cards" / "1" / "README.md").unlink()
-    os.mkfifo(export / "cards" / "1" / "README.md")
+    (export / "cards" / "1" / "adapterkit.json").unlink()
+    os.mkfifo(export / "cards" / "1" / "adapterkit.json")
 
 
 def plant_folder(export):
-    (export / "cards" / "1" / "README.md").unlink()
-    (export / "cards" / "1" / "README.md").mkdir()
+    (export / "cards" / "1" / "adapterkit.json").unlink()
+    (export / "cards" / "1" / "adapterkit.json").mkdir()
 
 
 def plant_script(export):
@@ -332,10 +332,10 @@ def plant_nothing(export):
 @pytest.mark.parametrize(
     ("plant", "said"),
     [
-        (plant_link, "'cards/1/README.md' is neither a plain file"),
+        (plant_link, "'cards/1/adapterkit.json' is neither a plain file"),
         (plant_linked_folder, "'cards' is neither a plain file"),
-        (plant_fifo, "'cards/1/README.md' is neither a plain file"),
-        (plant_folder, "'cards/1/README.md' is neither a plain file"),
+        (plant_fifo, "'cards/1/adapterkit.json' is neither a plain file"),
+        (plant_folder, "'cards/1/adapterkit.json' is neither a plain file"),
         (plant_script, "'cards/1/modeling.py' is not in store.json"),
         (plant_case, "'cards/1/readme.md' is not in store.json"),
         (plant_deep, "'cards/1/a' is neither"),

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -113,3 +114,13 @@ def test_a_store_that_was_deleted_and_made_anew_is_the_new_one(tmp_path, adapter
     shutil.rmtree(store.folder)
     store.add(adapters[1], "tone")
     assert other.names() == store.names() == ["tone"]
+
+
+def test_a_forked_process_never_has_its_parents_connection(filled):
+    filled.names()
+    assert filled._index._connection is not None
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if filled._index._connection is None and filled.names() == ["cards"] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert filled.names() == ["cards"]

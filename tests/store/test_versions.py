@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from adapterkit import Adapter, ArtifactError, ConfigError, SelectionError, Store, TrustError, UnknownNameError
-from adapterkit.artifact.layout import MANIFEST, OURS, SIGNATURE, WEIGHTS
+from adapterkit.artifact.layout import KEPT, MANIFEST, OURS, SIGNATURE, WEIGHTS
 from adapterkit.store import is_reference
 from tests.support import make_adapter
 
@@ -42,6 +42,10 @@ def test_a_store_is_made_when_it_is_first_written(tmp_path, adapters):
     assert store.verify().versions == 0
     with pytest.raises(UnknownNameError, match="no adapter in the store 'cards'"):
         store.resolve("cards")
+    with pytest.raises(UnknownNameError):
+        store.promote("cards", "production")
+    with pytest.raises(UnknownNameError), store.lease("cards"):
+        pass
     assert not store.folder.exists()
     store.add(adapters[0], "cards")
     assert store.folder.exists()
@@ -87,15 +91,17 @@ def test_a_tensor_that_two_adapters_have_in_common_is_stored_once(store, large):
     assert store.load("cards@2") == other
 
 
-def test_a_folder_is_kept_byte_for_byte_with_its_card_and_signature(store, adapters, tmp_path):
+def test_a_folder_is_kept_byte_for_byte_and_its_card_written_anew(store, adapters, tmp_path):
     folder = adapters[0].save(tmp_path / "adapter")
-    (folder / "README.md").write_text("# by hand\n")
+    card = (folder / "README.md").read_bytes()
+    (folder / "README.md").write_text("<script>alert(1)</script>\n")
     (folder / SIGNATURE).write_text("{}")
     (folder / "notes.txt").write_text("not an adapter's file")
     store.add(folder, "cards")
     out = store.checkout("cards", tmp_path / "out")
     assert {path.name for path in out.iterdir()} == set(OURS)
-    assert all((out / name).read_bytes() == (folder / name).read_bytes() for name in OURS)
+    assert all((out / name).read_bytes() == (folder / name).read_bytes() for name in KEPT)
+    assert (out / "README.md").read_bytes() == card
 
 
 def test_a_signature_that_came_later_is_kept(store, adapters, tmp_path):
@@ -127,8 +133,8 @@ def test_a_folder_that_the_trusted_loader_refuses_is_not_added(store, adapters, 
     elif damage == "manifest":
         (folder / MANIFEST).write_text("{}")
     elif damage == "link":
-        (folder / "README.md").unlink()
-        (folder / "README.md").symlink_to("/etc/hostname")
+        (folder / "adapter_config.json").unlink()
+        (folder / "adapter_config.json").symlink_to("/etc/hostname")
     else:
         folder = tmp_path / "nothing"
     with pytest.raises(ArtifactError, match="is refused"):
@@ -237,3 +243,10 @@ def test_a_checkout_replaces_an_adapter_and_nothing_else(filled, adapters, tmp_p
 def test_a_stack_of_methods_is_stored_as_well(store, base):
     soft = make_adapter(base, method="prompt_tuning", tokens=4)
     assert store.load(store.add(soft, "soft")) == soft
+
+
+def test_an_origin_with_a_password_is_refused_and_not_repeated(store, adapters):
+    with pytest.raises(ConfigError, match="it holds a password or a token") as refused:
+        store.add(adapters[0], "cards", origin="https://me:hf_canary@example.org/cards@v1")
+    assert "canary" not in str(refused.value)
+    assert not store.folder.exists()

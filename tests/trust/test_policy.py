@@ -50,6 +50,7 @@ def lets_in(policy, origin):
         ("hf://org/*", "hf://other/x@hf://org/cards", False),
         ("hf://org/card-*", "hf://org/card-1", True),
         ("hf://org/card-*", "hf://org/cards", False),
+        ("hf://org/card-*", "hf://org/card-1/x", False),
         ("hf://*/cards", "hf://anybody/cards", True),
         ("hf://*/cards", "hf://a/b/cards", False),
         ("hf://**", "hf://org/cards", True),
@@ -137,6 +138,12 @@ def test_links_are_followed_before_a_rule_is_looked_for(policy, tmp_path):
     assert lets_in(policy(f"{tmp_path}/shortcut/*"), allowed / "plain")  # where the rule's own folder leads
 
 
+def test_a_relative_url_is_refused_since_it_is_another_place_from_elsewhere(policy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrustError, match="write the whole path"):
+        policy(f"file://{tmp_path}/**").check("file://approved/cards@abc")
+
+
 def test_a_home_folder_and_a_relative_path_are_what_they_are_elsewhere(policy, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -213,6 +220,8 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path):
         signers = "release"
         [[allow]]
         source = 3
+        [[allow]]
+        source = "file://out/*"
     """)
     said = problems_of(path)
     for line in (
@@ -231,6 +240,7 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path):
         "allow 8: source: a URL holds a password",
         "allow 8: signers: must be a list",
         "allow 9: source: must be a text",
+        "allow 10: source: 'file://out/*' is another folder wherever it is asked from",
     ):
         assert line in said
     assert "canary" not in said
@@ -293,6 +303,11 @@ def test_a_file_at_home_is_in_force_and_the_variable_goes_before_it(tmp_path, mo
 def test_a_variable_that_names_no_policy_is_an_error_and_not_no_policy(value, said):
     with pytest.raises(ConfigError, match=said):
         current_policy({"ADAPTERKIT_TRUST": value})
+
+
+def test_a_user_without_a_home_has_no_policy_there(monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as it is where nobody knows a home
+    assert current_policy({}) is None
 
 
 def test_a_link_at_home_that_leads_nowhere_is_an_error(tmp_path, monkeypatch):

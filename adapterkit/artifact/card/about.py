@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from adapterkit.artifact.layout import PEFT_CONFIG
+from adapterkit.artifact.markup import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,9 +97,21 @@ class About:
         return name.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
     @property
+    def linked_base(self) -> str:
+        """The same as Markdown, with a link to where it is on the Hub."""
+        return f"[{plain(self.base)}](https://huggingface.co/{self.base_id})" if self.base_id else plain(self.base)
+
+    @property
     def name(self) -> str:
         """What it is called where it is published; empty elsewhere."""
-        return self.publication.repository.rpartition("/")[2] if HUB_ID.fullmatch(self.publication.repository) else ""
+        name = (self.publication.repository or self.publication.url).rpartition("/")[2]
+        return name if HUB_ID.fullmatch(name) else ""
+
+    @property
+    def hub_id(self) -> str:
+        """Its own id on the Hub; empty elsewhere."""
+        repository = self.publication.repository
+        return repository if self.place and HUB_ID.fullmatch(repository) else ""
 
     @property
     def place(self) -> str:

@@ -69,9 +69,7 @@ def _title(about: About) -> str:
 
 def _introduction(about: About) -> str:
     method = plain(about.values["method"])
-    base = plain(about.base)
-    if about.base_id:
-        base = f"[{base}](https://huggingface.co/{about.base_id})"
+    base = about.linked_base
     text = f"Made with the method {method} of adapterkit: weights to be used with their base model"
     text += f", {base}" if base else ""
     text += f" at revision {plain(about.base_revision)}" if base and about.base_revision else ""

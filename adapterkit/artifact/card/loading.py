@@ -41,6 +41,10 @@ def load_model(about: About) -> Iterator[str]:
         f"model = AutoModelForCausalLM.from_pretrained({literal(where or '.')}{revision})\n"
         f"tokenizer = AutoTokenizer.from_pretrained({literal(where or '.')}{revision})"
     )
+    if where:
+        pinned = f" --revision {about.publication.revision}" if revision else ""
+        yield "With vLLM:"
+        yield code(f"vllm serve {where}{pinned}", "bash")
 
 
 def _here(about: About) -> Iterator[str]:
@@ -73,10 +77,8 @@ def _folder(about: About) -> str:
 
 def _on_hub(about: About) -> tuple[str, str]:
     """The repository, and the revision as an argument."""
-    if not about.name or not about.place:
-        return "", ""
     revision = about.publication.revision
-    return about.publication.repository, f", revision={literal(revision)}" if revision else ""
+    return about.hub_id, f", revision={literal(revision)}" if about.hub_id and revision else ""
 
 
 def _vllm(about: About) -> Iterator[str]:
@@ -85,9 +87,9 @@ def _vllm(about: About) -> Iterator[str]:
     if not isinstance(verdict, dict) or verdict.get("fits") == "no" or not isinstance(rank, int):
         return  # the table of engines says why
     folder, fetched, name = FOLDER, "", about.name or "NAME"
-    if about.name and about.place:  # vLLM itself fetches the newest version only, whatever is asked for
+    if about.hub_id:  # vLLM itself fetches the newest version only, whatever is asked for
         folder, revision = about.name, about.publication.revision
-        fetched = f"hf download {about.publication.repository}"
+        fetched = f"hf download {about.hub_id}"
         fetched += f" --revision {revision} --local-dir {folder}\n" if revision else f" --local-dir {folder}\n"
     if verdict.get("fits") == "yes":
         yield "With vLLM:"
@@ -99,7 +101,9 @@ def _vllm(about: About) -> Iterator[str]:
     base = about.base_id or "BASE"
     if about.base_id and REVISION.fullmatch(about.base_revision):
         base += f" --revision {about.base_revision}"
-    room = room_in_vllm(rank)
+    pattern = about.part("config").get("rank_pattern")
+    ranks = [rank, *(pattern.values() if isinstance(pattern, dict) else ())]  # an export has one rank: the largest
+    room = room_in_vllm(max(one for one in ranks if isinstance(one, int)))
     yield code(
         f"{fetched}vllm serve {base} \\\n  --enable-lora --max-lora-rank {room} --lora-modules {name}={served}", "bash"
     )

@@ -51,7 +51,7 @@ def _trained(training: Mapping[str, Any]) -> Iterator[str]:
             [_data(DATA[name], part) for name, part in data.items()],
         )
     losses = {LOSSES[name]: rest.pop(name) for name in LOSSES if name in rest}
-    base = {"base in memory": rest.pop("quantize")} if rest.get("quantize") else {}
+    base = {"base quantized in": rest.pop("quantize")} if rest.get("quantize") else {}
     rows = flatten({**base, **rest, **telling_options(options, rest.get("steps")), **losses})
     if rows:
         yield table(("what", "value"), rows)

@@ -48,15 +48,18 @@ def _sections(about: About) -> Iterator[str]:
         else f"# {name} with {f'{len(parts)} adapters' if many else 'an adapter'}"
     )
     yield (
-        f"The weights of {name}{f' at revision {revision}' if revision else ''} with what "
+        f"The weights of {about.linked_base}{f' at revision {revision}' if revision else ''} with what "
         f"{'these adapters change' if many else 'this adapter changes'} added to them by adapterkit. The sums are made in float32 "
         f"and cast once, to {plain(values['dtype'])}. It is a model of its own: it needs no adapter and no adapterkit."
     )
     yield table(("method", "weight", "digest"), [(one["method"], one["weight"], one["digest"]) for one in parts])
     yield from paragraphs(about.publication.description)
-    if about.publication.limits:
-        yield "## Use and limits"
-        yield from paragraphs(about.publication.limits)
+    yield "## Use and limits"
+    yield from paragraphs(about.publication.limits)
+    yield (
+        f"No scores of this model are recorded; those of its adapter{'s' if many else ''}, where there are any, were taken before "
+        "the cast. Whatever the base gets wrong or must not be used for holds for it as well."
+    )
     yield "## How to load it"
     yield from load_model(about)
     yield "## What survived the cast"
