@@ -19,7 +19,7 @@ from .pointing import Pointing
 from .values import Version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
     from adapterkit.adapter import Adapter
@@ -307,9 +307,13 @@ class Store(Pointing):
         author = journal.author(who)
         return collecting.collect(self._index, self._blobs, grace=grace, keep=keep, dry_run=dry_run, who=author)
 
-    def check(self) -> Checked:
-        """Read everything, and say what is damaged: files, index and journal. Others may go on meanwhile."""
-        return verifying.check(self._index, self._blobs)
+    def check(self, tell: Callable[[int, int], None] | None = None) -> Checked:
+        """Read everything, and say what is damaged: files, index and journal. Others may go on meanwhile.
+
+        Args:
+            tell: Is told how many bytes of how many are read, file by file.
+        """
+        return verifying.check(self._index, self._blobs, tell)
 
     def verify(self) -> Checked:
         """The same, as an error where something is damaged.

@@ -15,11 +15,11 @@ from .versions import read_files, read_version, read_versions
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .blobs import Blobs
     from .index import Index
-    from .values import Entry
+    from .values import Entry, Piece
 
 __all__ = ["check"]
 
@@ -27,7 +27,7 @@ CHUNK = 1 << 20
 STATES = {"remove": REMOVED, "collect": COLLECTED}
 
 
-def check(index: Index, blobs: Blobs) -> Checked:
+def check(index: Index, blobs: Blobs, tell: Callable[[int, int], None] | None = None) -> Checked:
     """Look at every row, every blob and every file; see :meth:`Store.check`."""
     problems: list[str] = []
     with index.reading() as db:
@@ -38,7 +38,7 @@ def check(index: Index, blobs: Blobs) -> Checked:
         problems += journal.check_chain(entries)
         problems += _disagreements(db, entries)
     contents = {file.sha256: file for held in files.values() for file in held.values()}
-    broken = {sha256: said for sha256, file in contents.items() if (said := _problem(file, blobs))}
+    broken = _broken(contents, blobs, tell or (lambda _done, _total: None))
     for version in versions:
         held = files[str(version)]
         found = list(_version_problems(version, held, broken, blobs))
@@ -100,34 +100,52 @@ def _disagreements(db: sqlite3.Connection, entries: list[Entry]) -> Iterator[str
             yield f"journal: {name}@{alias} points at {there} by the journal, at {here} by the index"
 
 
-def _problem(file: StoredFile, blobs: Blobs) -> str:
-    """What is wrong with a file's pieces; empty where nothing is."""
+def _broken(contents: dict[str, StoredFile], blobs: Blobs, tell: Callable[[int, int], None]) -> dict[str, list[str]]:
+    """What is wrong with files, by the sha256 of those where something is."""
+    found: dict[str, list[str]] = {}
+    done, total = 0, sum(file.size for file in contents.values())
+    for sha256, file in contents.items():
+        if said := _file_problems(file, blobs):
+            found[sha256] = said
+        done += file.size
+        tell(done, total)
+    return found
+
+
+def _file_problems(file: StoredFile, blobs: Blobs) -> list[str]:
     whole = hashlib.sha256()
-    for piece in file.pieces:
-        digest, size = hashlib.sha256(), 0
-        try:
-            with blobs.path(piece.sha256).open("rb") as part:
-                while data := part.read(CHUNK):
-                    digest.update(data)
-                    whole.update(data)
-                    size += len(data)
-        except FileNotFoundError:
-            return f"blob {piece.sha256} is missing"
-        except OSError as error:
-            return f"blob {piece.sha256} cannot be read: {error.strerror}"
-        if size != piece.size:
-            return f"blob {piece.sha256} has {size} bytes of {piece.size}"
-        if digest.hexdigest() != piece.sha256:
-            return f"blob {piece.sha256} holds other bytes than it was written with"
-    return "" if whole.hexdigest() == file.sha256 else "its pieces are not those of the file"
+    said = [problem for piece in file.pieces if (problem := _piece_problem(piece, blobs, whole))]
+    if not said and whole.hexdigest() != file.sha256:
+        return ["its pieces are not those of the file"]
+    return said
+
+
+def _piece_problem(piece: Piece, blobs: Blobs, whole: hashlib._Hash) -> str:
+    """What is wrong with a piece, whose bytes go through the digest of the whole file; empty where nothing is."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with blobs.path(piece.sha256).open("rb") as part:
+            while data := part.read(CHUNK):
+                digest.update(data)
+                whole.update(data)
+                size += len(data)
+    except FileNotFoundError:
+        return f"blob {piece.sha256} is missing"
+    except OSError as error:
+        return f"blob {piece.sha256} cannot be read: {error.strerror}"
+    if size != piece.size:
+        return f"blob {piece.sha256} has {size} bytes of {piece.size}"
+    return (
+        "" if digest.hexdigest() == piece.sha256 else f"blob {piece.sha256} holds other bytes than it was written with"
+    )
 
 
 def _version_problems(
-    version: Version, files: dict[str, StoredFile], broken: dict[str, str], blobs: Blobs
+    version: Version, files: dict[str, StoredFile], broken: dict[str, list[str]], blobs: Blobs
 ) -> Iterator[str]:
     damaged = {name: broken[file.sha256] for name, file in files.items() if file.sha256 in broken}
-    for name, said in damaged.items():
-        yield f"{version}: {name}: {said}"
+    for name, problems in damaged.items():
+        yield from (f"{version}: {name}: {problem}" for problem in problems)
     if MANIFEST in damaged:
         return
     if MANIFEST not in files or files[MANIFEST].sha256 != version.manifest:

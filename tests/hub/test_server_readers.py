@@ -35,7 +35,8 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("xet", [pytest.param(True, id="xet"), pytest.param(False, id="lfs", marks=pytest.mark.slow)])
+@pytest.mark.slow  # tests/publish/test_readers.py does the same with what is published
+@pytest.mark.parametrize("xet", [pytest.param(True, id="xet"), pytest.param(False, id="lfs")])
 def test_peft_and_transformers_load_by_name(tmp_path, xet):
     base = tiny_llama()
     original = make_adapter(Base(tiny_llama())).save(tmp_path / "adapter")

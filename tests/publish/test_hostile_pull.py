@@ -13,7 +13,7 @@ from tests.publish.conftest import started
 LOCAL = {"weights behind a link", "a configuration behind a link", "a link to nothing", "a link to itself"}
 LOCAL |= {"a link to a device", "a FIFO", "a folder for a file"}
 """What only a disk can hold."""
-STOCK = ("adapter_config.json", "adapter_model.safetensors")
+SLOW = {"300,000 empty tensors", "600,000 empty tensors", "a header of brackets"}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,9 @@ def tree(folder):
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("name", sorted(set(HOSTILE) - LOCAL))
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=[pytest.mark.slow] if one in SLOW else []) for one in sorted(set(HOSTILE) - LOCAL)]
+)
 def test_what_is_refused_in_a_folder_is_refused_from_the_hub(shared_hub, victim, store, tmp_path, name):
     stock = tmp_path / "stock"
     make_adapter(victim.model).save(stock)

@@ -53,7 +53,7 @@ def check(hub, make, store):
 
 @pytest.mark.parametrize(
     ("xet", "kills"),
-    [(False, 2), pytest.param(False, 20, marks=pytest.mark.slow), pytest.param(True, 20, marks=pytest.mark.slow)],
+    [(False, 1), pytest.param(False, 20, marks=pytest.mark.slow), pytest.param(True, 20, marks=pytest.mark.slow)],
 )
 def test_a_publish_that_is_killed_at_any_moment_leaves_no_half_of_a_version(
     monkeypatch, make, store, tmp_path, xet, kills

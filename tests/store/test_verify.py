@@ -65,6 +65,28 @@ def test_a_missing_blob_is_found(filled):
         filled.load("cards@2")
 
 
+def test_every_damage_is_named(filled, large):
+    filled.add(large, "large")
+    pieces = filled.files("large").files[WEIGHTS].pieces
+    assert len(pieces) > 2
+    filled._blobs.path(pieces[0].sha256).unlink()
+    overwrite(filled._blobs.path(pieces[2].sha256), b"x")
+    blob(filled, "cards@1").unlink()
+    said = damaged(filled).splitlines()
+    assert len(said) == 3
+    assert said[1:] == [
+        f"large@1: {WEIGHTS}: blob {pieces[0].sha256} is missing",
+        f"large@1: {WEIGHTS}: blob {pieces[2].sha256} has 1 bytes of {pieces[2].size}",
+    ]
+
+
+def test_progress_is_told_to_the_last_byte(filled):
+    told = []
+    filled.check(lambda done, total: told.append((done, total)))
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1][0] == told[-1][1] > 0
+
+
 def test_half_a_blob_is_found(filled):
     path = blob(filled, "cards@1", MANIFEST)
     overwrite(path, path.read_bytes()[:100])

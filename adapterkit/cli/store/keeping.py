@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import re
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -13,6 +14,9 @@ from adapterkit.errors import ConfigError, StoreError
 from adapterkit.store import Store
 
 from .common import AsJson, StoreFolder, Who, print_json, size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 __all__ = ["collect", "verify"]
 
@@ -48,7 +52,8 @@ def collect(
 def verify(*, store: StoreFolder = None, as_json: AsJson = False) -> None:
     """Read everything, and name what is damaged; exit code 1 where something is."""
     held = Store(store)
-    checked = held.check()
+    with _progress("verifying") as tell:
+        checked = held.check(tell)
     if as_json:
         print_json(checked)
         if checked.problems:
@@ -65,6 +70,21 @@ def verify(*, store: StoreFolder = None, as_json: AsJson = False) -> None:
         raise StoreError(
             f"{held} is damaged: {len(checked.problems)} problems, as listed; add what is damaged once more"
         )
+
+
+@contextlib.contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal, and what moves it; nothing where nobody looks."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(title), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _grace(text: str) -> dt.timedelta:
