@@ -49,6 +49,7 @@ def collect(index: Index, blobs: Blobs, *, grace: dt.timedelta, keep: int, dry_r
     ended: list[Version] = []
     gone: list[Blob] = []
     with contextlib.suppress(_UndoneError), index.writing() as db:
+        db.execute("DELETE FROM leases WHERE until < ?", (journal.timestamp(until),))
         ended = [_end(db, version, COLLECTED, "", who) for version in _unneeded(db, journal.timestamp(until), keep)]
         if dry_run:
             gone = _unneeded_blobs(db, _old(blobs, until))
@@ -72,7 +73,7 @@ def _unneeded(db: sqlite3.Connection, until: str, keep: int) -> list[Version]:
         trail = list(dict.fromkeys(reversed(journal.past(db, name, alias))))
         needed.update((name, number) for number in trail[: keep + 1])
     needed.update(db.execute("SELECT name, max(number) FROM versions WHERE state = 'present' GROUP BY name"))
-    needed.update(db.execute("SELECT name, number FROM leases WHERE until >= ?", (until,)))
+    needed.update(db.execute("SELECT name, number FROM leases"))
     needed.update(db.execute("SELECT name, before FROM journal WHERE at >= ? AND alias != ''", (until,)))
     old = read_versions(db, "state = 'present' AND created < ?", (until,))
     return [version for version in old if (version.name, version.number) not in needed]

@@ -142,6 +142,10 @@ class Index:
                 self._connection.close()
             self._connection = self._identity = None
 
+    def __del__(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         with _CALLS:

@@ -22,11 +22,12 @@ __all__ = ["Place", "place_of"]
 
 INCOMING = "incoming"
 """Where files are that are not complete yet; whoever was killed has left some."""
-EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "azure", "abfs": "azure"}
+EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "azure", "abfs": "azure", "sftp": "sftp"}
 """The extra of adapterkit's that brings what a scheme needs."""
-OBJECTS = (*EXTRAS, "oss")
+OBJECTS = ("s3", "gs", "gcs", "az", "abfs", "oss")
 """Where there are no folders to make, and making one would make a bucket."""
 CHUNK = 1 << 20
+AT_ONCE = 8
 A_DAY = 86_400
 """Seconds in which somebody who is alive writes something."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^?#]+")
@@ -74,6 +75,11 @@ class Place:
     def path(self, name: str) -> str:
         """Where a file is, as the file system calls it."""
         return f"{self._open()[1].rstrip('/')}/{name}"
+
+    @property
+    def at_once(self) -> int:
+        """From how many threads it may be read: connections that are not made for it, such as SFTP's, wait for ever."""
+        return AT_ONCE if getattr(self.fs, "async_impl", False) else 1
 
     def _open(self) -> tuple[Any, str]:
         if self._opened is None:
@@ -151,7 +157,11 @@ class Place:
         """Write a file once more."""
         with self.reaching("write"):
             self._make_folder(other)
-            self.fs.cp_file(self.path(name), self.path(other))
+            try:
+                self.fs.cp_file(self.path(name), self.path(other))
+            except NotImplementedError:  # as over SFTP: by way of this machine
+                with self.fs.open(self.path(name), "rb") as file, self.fs.open(self.path(other), "wb") as copy:
+                    shutil.copyfileobj(file, copy, CHUNK)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a small file, complete from its first moment, unless there is one of that name; says whether it was written.

@@ -31,7 +31,6 @@ MOST_RECORD_BYTES = 4 << 20
 MOST_TAG_BYTES = 1 << 10
 MOST_ENTRIES = 100_000
 """So many versions or tags are read at most."""
-AT_ONCE = 8
 _RECORD = re.compile(r"([0-9]{8})\.json")
 
 
@@ -221,7 +220,7 @@ class FsspecRepository:
 
     def _records(self, log: Sequence[int]) -> list[Record]:
         """All of them, the newest first."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(self._place.at_once) as pool:
             return list(pool.map(lambda number: self._record(log, number), range(len(log), 0, -1)))
 
     def _find(self, log: Sequence[int], version: str) -> Record:

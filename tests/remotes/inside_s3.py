@@ -1,4 +1,4 @@
-"""Run by test_s3.py in an environment with s3fs and moto: the tests of repositories, against an S3 server on loopback.
+"""Run by test_services.py in an environment with s3fs and moto: the tests of repositories, against an S3 server on loopback.
 
 ``python inside_s3.py FOLDER``: FOLDER is the repository's checkout.
 """

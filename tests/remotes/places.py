@@ -18,6 +18,8 @@ def repository(url):
 def new_url(scheme, folder):
     if scheme == "file":
         return f"file://{folder / 'repository'}"
+    if scheme == "sftp":
+        return f"sftp://127.0.0.1/{uuid.uuid4().hex}/cards"
     return f"{scheme}://{BUCKET}/{uuid.uuid4().hex}/cards"
 
 

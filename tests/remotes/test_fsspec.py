@@ -377,9 +377,9 @@ def test_a_publisher_that_is_killed_leaves_a_version_or_none(tmp_path):
     assert list((root / "incoming").iterdir()) == []
 
 
-# -- s3, where test_s3.py runs this file ------------------------------------------------------------------------------
+# -- s3, where test_services.py runs this file ------------------------------------------------------------------------------
 
-on_s3 = pytest.mark.skipif("s3" not in os.environ.get("ADAPTERKIT_TEST_SCHEMES", ""), reason="test_s3.py runs it")
+on_s3 = pytest.mark.skipif("s3" not in os.environ.get("ADAPTERKIT_TEST_SCHEMES", ""), reason="test_services.py runs it")
 
 
 @on_s3
@@ -541,3 +541,33 @@ def test_where_nothing_can_be_made_exclusively_a_lost_race_is_seen_afterwards(pl
     with pytest.raises(ConflictError):
         push(plain, files(tmp_path, "mine"), parent=first)
     assert plain.resolve() == theirs.resolve()
+
+
+def test_a_file_system_that_is_not_made_for_it_is_read_by_one_thread_at_a_time(plain, tmp_path, monkeypatch):
+    """Two threads on one SFTP connection wait for each other for ever."""
+    version = ""
+    for number in range(4):
+        version = push(plain, files(tmp_path, str(number)), parent=version)
+    cat_file = Plain.cat_file
+    reading, together = [], []
+
+    def slow(self, path, **options):
+        reading.append(path)
+        time.sleep(0.01)
+        together.append(len(reading))
+        reading.remove(path)
+        return cat_file(self, path, **options)
+
+    monkeypatch.setattr(Plain, "cat_file", slow)
+    assert len(plain.revisions()) == 4
+    assert max(together) == 1
+
+
+def test_a_file_system_that_cannot_copy_is_copied_on_by_way_of_here(plain, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr(Plain, "cp_file", refuse)
+    first = push(plain, files(tmp_path, "one", (*NAMES, "notes.txt")))
+    second = push(plain, files(tmp_path, "two"), parent=first, replaces=())
+    assert fetched(plain, second, tmp_path, ["notes.txt"]) == {"notes.txt": "notes.txt: one"}

@@ -89,8 +89,8 @@ def test_versions_move_between_stores(run, filled, adapters, tmp_path):
 def test_what_nothing_needs_is_collected(run, filled):
     assert run("remove", "cards@3", "--why", "wrong data")[:2] == (0, "cards@3\n")
     assert "0 versions and 2 blobs" in run("collect", "--grace", "0s", "--dry-run")[2]
-    assert "0 versions and 2 blobs" in run("collect", "--grace", "0s")[2]
-    assert "0 versions and 0 blobs" in run("collect", "--grace", "0s")[2]
+    assert run("collect", "--grace", "0s")[2].startswith("deleted 0 versions and 2 blobs of ")
+    assert run("collect", "--grace", "0s")[2].startswith("deleted 0 versions and 0 blobs of ")
     code, _, err = run("collect", "--grace", "soon")
     assert (code, "--grace 'soon' does not fit" in err) == (2, True)
 
@@ -101,7 +101,7 @@ def test_verify_lists_the_damage_and_fails(run, filled):
     path.unlink()
     code, out, err = run("verify")
     assert (code, out) == (1, f"cards@2: adapterkit.json: blob {path.name} is missing\n")
-    assert "is damaged: 1 problems" in err
+    assert "is damaged, as listed" in err
     code, out, _ = run("verify", "--json")
     assert (code, len(json.loads(out)["problems"])) == (1, 1)
 

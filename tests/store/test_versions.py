@@ -91,6 +91,17 @@ def test_a_tensor_that_two_adapters_have_in_common_is_stored_once(store, large):
     assert store.load("cards@2") == other
 
 
+@pytest.mark.parametrize("step", [7, 1000, (1 << 16) - 1, 1 << 30])
+def test_pieces_are_read_as_one_file(store, large, tmp_path, step):
+    store.add(large, "cards")
+    whole = (large.save(tmp_path / "adapter") / WEIGHTS).read_bytes()
+    with store.files("cards").open(WEIGHTS) as (stream, size):
+        parts = list(iter(lambda: stream.read(step), b""))
+    assert {len(part) for part in parts[:-1]} <= {step}
+    assert b"".join(parts) == whole
+    assert size == len(whole)
+
+
 def test_a_folder_is_kept_byte_for_byte_and_its_card_written_anew(store, adapters, tmp_path):
     folder = adapters[0].save(tmp_path / "adapter")
     card = (folder / "README.md").read_bytes()

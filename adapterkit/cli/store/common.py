@@ -21,6 +21,7 @@ __all__ = [
     "Who",
     "Why",
     "clean",
+    "counted",
     "print_json",
     "print_rows",
     "size",
@@ -63,6 +64,11 @@ def size(count: float) -> str:
         if count < 1000:
             return f"{count:.1f} {unit}"
     return f"{count / 1000:.1f} TB"
+
+
+def counted(count: int, what: str) -> str:
+    """``"1 blob"``, ``"2 blobs"``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def when(at: str) -> str:

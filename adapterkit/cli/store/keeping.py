@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from adapterkit.errors import ConfigError, StoreError
 from adapterkit.store import Store
 
-from .common import AsJson, StoreFolder, Who, print_json, size
+from .common import AsJson, StoreFolder, Who, counted, print_json, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,10 +43,8 @@ def collect(
         return
     for version in gone.versions:
         print(version)
-    would = "would be" if dry_run else "are"
-    print(
-        f"{len(gone.versions)} versions and {gone.blobs} blobs of {size(gone.bytes)} {would} deleted", file=sys.stderr
-    )
+    what = f"{counted(len(gone.versions), 'version')} and {counted(gone.blobs, 'blob')} of {size(gone.bytes)}"
+    print(f"{'would delete' if dry_run else 'deleted'} {what}", file=sys.stderr)
 
 
 def verify(*, store: StoreFolder = None, as_json: AsJson = False) -> None:
@@ -57,19 +55,20 @@ def verify(*, store: StoreFolder = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(checked)
         if checked.problems:
-            raise StoreError(f"{held} is damaged: {len(checked.problems)} problems")
+            raise StoreError(f"{held} is damaged")
         return
     for problem in checked.problems:
         print(problem)
-    print(
-        f"{checked.versions} versions, {checked.files} files, {checked.blobs} blobs of {size(checked.bytes)} and"
-        f" {checked.entries} rows of the journal were read; {checked.orphans} blobs wait for a collection",
-        file=sys.stderr,
-    )
+    what = [
+        (checked.versions, "version"),
+        (checked.files, "file"),
+        (checked.blobs, "blob"),
+        (checked.entries, "journal row"),
+    ]
+    read = ", ".join(counted(*one) for one in what)
+    print(f"read {read}: {size(checked.bytes)}; to be collected: {counted(checked.orphans, 'blob')}", file=sys.stderr)
     if checked.problems:
-        raise StoreError(
-            f"{held} is damaged: {len(checked.problems)} problems, as listed; add what is damaged once more"
-        )
+        raise StoreError(f"{held} is damaged, as listed; adding an adapter once more heals it")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from adapterkit.cli.plugins import PluginFiles, registry_with
 from adapterkit.store import Store
 
-from .common import AsJson, Ref, StoreFolder, Who, Why, print_json
+from .common import AsJson, Ref, StoreFolder, Who, Why, counted, print_json
 
 __all__ = ["checkout", "export", "import_"]
 
@@ -38,7 +38,7 @@ def export(
     """Write versions as plain adapter folders, with a list of them in store.json."""
     written = Store(store).export(path, versions or None)
     print_json(written) if as_json else print(path)
-    print(f"{len(written)} versions", file=sys.stderr)
+    print(counted(len(written), "version"), file=sys.stderr)
 
 
 def import_(
