@@ -15,8 +15,9 @@ settings.load_profile("repeatable")
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_store(tmp_path_factory):
-    """No test touches the store of who runs it."""
+    """No test touches the store of who runs it, or obeys their policy."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("ADAPTERKIT_STORE", str(tmp_path_factory.mktemp("home") / "store"))
         yield
 

@@ -73,7 +73,7 @@ class Store(Pointing):
         """Keep an adapter as the next version of a name.
 
         One that is the newest version already is that version: nothing is written. What was stored before, under whatever name,
-        is not stored again.
+        is not stored again; one that comes from another place is a version of its own, as trust depends on the place.
 
         Args:
             adapter: An adapter, or a folder with one, which goes through the trusted loader; what PEFT wrote gets a manifest.
@@ -97,7 +97,7 @@ class Store(Pointing):
                 try:
                     with self._index.writing(make=True) as db:
                         newest = adding.newest(db, name)
-                        if newest in adding.alike(db, incoming, name):
+                        if newest in adding.alike(db, incoming, name) and (not origin or newest.origin == origin):
                             return newest
                         return adding.register(db, incoming, self._blobs, name=name, who=author, why=why, origin=origin)
                 except adding.BlobGoneError:

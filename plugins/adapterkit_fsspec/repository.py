@@ -186,9 +186,8 @@ class FsspecRepository:
         there = [folder for folder in (LOG, TAGS, VERSIONS, INCOMING) if self._place.has_folder(folder)]
         if not there:
             raise UnknownNameError("repository", self._place.url, (), reason="nothing is published there")
-        for (
-            folder
-        ) in there:  # the log first: from then on there are no versions, and a call that is cut off can be made again
+        # the log first: from then on there are no versions, and a call that is cut off can be made again
+        for folder in there:
             self._place.remove_folder(folder)
 
     # -- reading what may be a stranger's -----------------------------------------------------------------------------

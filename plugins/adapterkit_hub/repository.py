@@ -14,8 +14,7 @@ from huggingface_hub import get_hf_file_metadata as metadata_of
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils.tqdm import tqdm
 
-import adapterkit
-from adapterkit import ConflictError, RemoteError, Revision, UnknownNameError
+from adapterkit import ConflictError, RemoteError, Revision, UnknownNameError, __version__
 
 from .calling import calling, endpoint, trying
 
@@ -47,7 +46,7 @@ class HubRepository:
         self.id = url.removeprefix("hf://").strip("/")
         if self.id.count("/") != 1:
             raise RemoteError(f"{url} is no repository of the Hub: write hf://org/name")
-        self._api = HfApi(endpoint=endpoint(), library_name="adapterkit", library_version=adapterkit.__version__)
+        self._api = HfApi(endpoint=endpoint(), library_name="adapterkit", library_version=__version__)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -146,7 +145,7 @@ class HubRepository:
             token=self._api.token,
             tqdm_class=bar,
             library_name="adapterkit",
-            library_version=adapterkit.__version__,
+            library_version=__version__,
         )
 
     # -- writing ------------------------------------------------------------------------------------------------------

@@ -223,6 +223,18 @@ def test_a_peft_repository_is_pulled_and_gets_a_manifest(hub, make, store, tmp_p
     assert dict(pulled.tensors).keys() == dict(make().tensors).keys()
 
 
+def test_the_same_adapter_from_elsewhere_is_a_version_of_its_own_and_no_blob_more(hub, make, store):
+    store.add(make(), "cards")
+    publish("cards@1", URL, **ABOUT, store=store)
+    blobs = store.verify().blobs
+    pulled = [pull(URL, store=store) for _ in range(2)]
+    assert [str(one) for one in pulled] == ["cards@2", "cards@2"]  # its manifest calls the base as others find it
+    publish("cards@2", "hf://org/again", **{**ABOUT, "license": "mit"}, store=store)
+    again = pull("hf://org/again", name="cards", store=store)
+    assert (str(again), again.digest, again.origin[:14]) == ("cards@3", pulled[0].digest, "hf://org/again")
+    assert store.verify().blobs <= blobs + 2
+
+
 def test_a_repository_that_was_made_and_left_empty_is_gone_on_with(hub, make):
     hub.create("org/cards", private=True)
     assert revisions(URL) == []
