@@ -1,9 +1,8 @@
-"""Calls of the Hub's client: tried again where that may help, and their errors without a token."""
+"""Calls of the Hub's client: held to a guard, tried again where that may help, and their errors without a token."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sys
 import time
@@ -14,7 +13,6 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -22,10 +20,14 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progr
 
 from adapterkit import ConflictError, RemoteError
 
+from .guard import READING, guarded
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["calling", "endpoint", "trying"]
+    from .guard import Guard
+
+__all__ = ["printable", "trying"]
 
 T = TypeVar("T")
 TRIES = 4
@@ -34,66 +36,79 @@ LONGEST_WAIT = 60.0
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{8,}")
 BUSY = {408, 429, 500, 502, 503, 504}
 STALE = {409, 412}
-NETWORK: tuple[type[BaseException], ...] = (OSError, RuntimeError, ValueError, HfHubHTTPError.__bases__[0])
-"""What comes through the client as it is: of the disk, of Xet, of what it read, and of its HTTP library, whichever that is."""
+NOT_FOUND = (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError)
+NETWORK: tuple[type[BaseException], ...] = (OSError, RuntimeError, HfHubHTTPError.__bases__[0])
+"""What comes through the client as it is, and may go better: of the disk, of Xet, and of its HTTP library, whichever that is."""
 
 
-def endpoint() -> str:
-    """Where the Hub is: ``HF_ENDPOINT``, else the public one."""
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-
-
-def trying(url: str, call: Callable[[], T]) -> T:
+def trying(
+    url: str,
+    call: Callable[[], T],
+    *,
+    guard: Guard = READING,
+    expected: tuple[type[Exception], ...] = (),
+    tries: int = TRIES,
+) -> T:
     """What ``call`` returns; where the server is busy or away, it is called again after a while.
 
+    Args:
+        url: What the place is called in errors.
+        call: What to do.
+        guard: What the client may do meanwhile.
+        expected: Errors of the client that are the caller's to understand.
+        tries: How often at most.
+
     Raises:
-        RemoteError, ConflictError: As :func:`calling`.
+        ConflictError: What is asked for does not go with what is there.
+        RemoteError: Any other refusal, whatever the network does, and answers that make no sense.
     """
-    for left in reversed(range(TRIES)):
+    for tried in range(1, tries + 1):
         try:
-            with calling(url):
+            with _calling(url, expected), guarded(guard):
                 return call()
         except RemoteError as error:
-            pause = _pause(error.__cause__, TRIES - left)
-            if not left or pause is None:
+            pause = _pause(error.__cause__, tried)
+            if tried == tries or pause is None:
                 raise
             time.sleep(pause)
     raise AssertionError  # the last try has returned or raised
 
 
 @contextlib.contextmanager
-def calling(url: str) -> Iterator[None]:
-    """Turn the client's errors into ours; what is not found stays what it is, for the caller to say what that means.
-
-    Raises:
-        ConflictError: The parent is not the newest commit any more.
-        RemoteError: Any other refusal, and whatever the network does.
-    """
+def _calling(url: str, expected: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn the client's errors into ours, but for those that the caller expects."""
     was_quiet = are_progress_bars_disabled()
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
         yield
-    except GatedRepoError as error:
-        raise RemoteError(f"{url} is gated: ask for access on its page, then set HF_TOKEN") from _quiet(error)
-    except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError):
+    except expected:
         raise
-    except HfHubHTTPError as error:
-        raise _explained(url, error) from _quiet(error)
-    except HFValidationError as error:
-        raise RemoteError(f"{url} is no repository of the Hub: {_clean(str(error))}") from None
-    except (ConflictError, RemoteError):
-        raise
-    except NETWORK as error:
-        raise RemoteError(f"{url} cannot be reached: {type(error).__name__}: {_clean(str(error))}") from _quiet(error)
+    except (ConflictError, RemoteError) as error:
+        said = _clean(str(error))
+        raise type(error)(said if url in said else f"{url}: {said}") from None
+    except Exception as error:  # noqa: BLE001 - what a server lies about may make the client raise anything
+        raise _ours(url, error) from _quiet(error)
     finally:
         if not was_quiet:
             enable_progress_bars()
 
 
+def _ours(url: str, error: Exception) -> RemoteError | ConflictError:
+    if isinstance(error, GatedRepoError):
+        return RemoteError(f"{url} is gated: ask for access on its page, then set HF_TOKEN")
+    if isinstance(error, NOT_FOUND):
+        return RemoteError(f"{url} has not, or not any more, what is asked for: {_said(error)}")
+    if isinstance(error, HfHubHTTPError):
+        return _explained(url, error)
+    what = f"{type(error).__name__}: {_clean(str(error))}"
+    if isinstance(error, NETWORK):
+        return RemoteError(f"{url} cannot be reached: {what}")
+    return RemoteError(f"{url}: the client can make nothing of it: {what}")
+
+
 def _explained(url: str, error: HfHubHTTPError) -> RemoteError | ConflictError:
-    status = getattr(error.response, "status_code", None)
-    said = _clean(str(error.server_message or "") or str(error).partition("\n")[0])
+    status, said = error.response.status_code, _said(error)
     if status in STALE:
         return ConflictError(f"{url} was changed by somebody else meanwhile, and is as they left it: {said}")
     if status in (401, 403):
@@ -103,6 +118,10 @@ def _explained(url: str, error: HfHubHTTPError) -> RemoteError | ConflictError:
     return RemoteError(f"{url} answered with status {status}: {said}")
 
 
+def _said(error: Exception) -> str:
+    return _clean(str(getattr(error, "server_message", None) or str(error).partition("\n")[0]))
+
+
 def _pause(error: BaseException | None, tried: int) -> float | None:
     """How many seconds to wait before another try; None where none would help."""
     wait = 0.5 * 2**tried
@@ -110,8 +129,8 @@ def _pause(error: BaseException | None, tried: int) -> float | None:
         if error.response.status_code not in BUSY:
             return None
         asked = str(error.response.headers.get("Retry-After", ""))
-        wait = float(asked) if asked.isdigit() else wait
-    return wait if wait <= LONGEST_WAIT and isinstance(error, NETWORK) and not isinstance(error, ValueError) else None
+        wait = float(asked) if asked.isascii() and asked.isdigit() else wait
+    return wait if wait <= LONGEST_WAIT and isinstance(error, NETWORK) else None
 
 
 def _quiet(error: BaseException) -> BaseException:
@@ -121,7 +140,12 @@ def _quiet(error: BaseException) -> BaseException:
     return error
 
 
+def printable(text: object) -> str:
+    """What a stranger's text shows on a terminal: itself, and nothing that the terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
 def _clean(text: str) -> str:
     token = get_token()
     text = text.replace(token, "<token>") if token else text
-    return " ".join(TOKEN.sub("<token>", text).split())[:500]
+    return printable(" ".join(TOKEN.sub("<token>", text).split()))[:500]

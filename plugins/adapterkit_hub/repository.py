@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import fnmatch
-import os
+import re
 import shutil
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+import attrs
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download, hf_hub_url
 from huggingface_hub import get_hf_file_metadata as metadata_of
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils.tqdm import tqdm
 
 from adapterkit import ConflictError, RemoteError, Revision, UnknownNameError, __version__
 
-from .calling import calling, endpoint, trying
+from .calling import printable, trying
+from .guard import READING, WRITING, endpoint, is_allowed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["HubRepository"]
 
 MAIN = "main"
-HUB_HOSTS = ("huggingface.co", "hf.co")
-"""Where the public Hub keeps its files: on these and hosts below them."""
-MORE_HOSTS = "ADAPTERKIT_HUB_HOSTS"
-"""Names hosts, with their ports and commas between, from which another server lets its files be fetched."""
 FIRST_COMMIT = "initial commit"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+ETAG = re.compile(r"[0-9A-Za-z_-]{1,128}")
+SLOWEST = 50_000
+"""Bytes a second: a download that is slower over its whole length is given up."""
 
 
 class HubRepository:
@@ -53,20 +54,22 @@ class HubRepository:
     def revisions(self) -> list[Revision]:
         """The commits of the main branch, the newest first; the one that only made the repository is left out."""
         try:
-            commits = trying(self.url, lambda: self._api.list_repo_commits(self.id))
-            refs = trying(self.url, lambda: self._api.list_repo_refs(self.id))
+            return trying(self.url, self._revisions, expected=(RepositoryNotFoundError, RevisionNotFoundError))
         except (RepositoryNotFoundError, RevisionNotFoundError):
             return []
+
+    def _revisions(self) -> list[Revision]:
+        commits = self._api.list_repo_commits(self.id)
         tags: dict[str, list[str]] = {}
-        for tag in sorted(refs.tags, key=lambda one: one.name):
-            tags.setdefault(tag.target_commit, []).append(tag.name)
+        for tag in sorted(self._api.list_repo_refs(self.id).tags, key=lambda one: one.name):
+            tags.setdefault(tag.target_commit, []).append(printable(tag.name))
         parents = [one.commit_id for one in commits[1:]] + [""]
         return [
             Revision(
-                id=one.commit_id,
+                id=_commit(one.commit_id),
                 parent=parent,
                 tags=tuple(tags.get(one.commit_id, ())),
-                message=one.title,
+                message=printable(one.title),
                 published=one.created_at.isoformat(),
             )
             for one, parent in zip(commits, parents, strict=True)
@@ -76,17 +79,14 @@ class HubRepository:
     def resolve(self, revision: str = "") -> str:
         """The commit of a tag, a branch or a commit."""
         wanted = revision or MAIN
+        ask = partial(self._api.model_info, self.id, revision=wanted, expand=["sha"])
         try:
-            found = trying(self.url, lambda: self._api.model_info(self.id, revision=wanted, expand=["sha"]))
+            return _commit(trying(self.url, ask, expected=(RepositoryNotFoundError, RevisionNotFoundError)).sha)
         except RevisionNotFoundError:
-            known = [tag for one in self.revisions() for tag in one.tags]
-            raise UnknownNameError(f"revision of {self.url}", wanted, known) from None
+            raise UnknownNameError(f"revision of {self.url}", wanted, self._tags()) from None
         except RepositoryNotFoundError:
             reason = f"there is none at {endpoint()}, or you may not see it: is HF_TOKEN set?"
             raise UnknownNameError("repository", self.url, (), reason=reason) from None
-        if not found.sha:
-            raise RemoteError(f"{self.url} does not say which commit {wanted!r} is")
-        return found.sha
 
     def sizes(self, revision: str, names: Sequence[str]) -> dict[str, int]:
         """By one request for each file: a listing could be of any length."""
@@ -95,27 +95,16 @@ class HubRepository:
 
     def _size(self, revision: str, name: str) -> int | None:
         where = hf_hub_url(self.id, name, revision=revision, endpoint=endpoint())
+        ask = partial(metadata_of, where, token=self._api.token, endpoint=endpoint())
         try:
-            found = trying(self.url, lambda: metadata_of(where, token=self._api.token, endpoint=endpoint()))
+            found = trying(self.url, ask, expected=(EntryNotFoundError,))
         except EntryNotFoundError:
             return None
-        except (RepositoryNotFoundError, RevisionNotFoundError):
-            raise RemoteError(f"{self.url} has no revision {revision!r} any more") from None
-        if found.commit_hash != revision or found.size is None:
+        if found.commit_hash != revision or found.size is None or not ETAG.fullmatch(found.etag or ""):
             raise RemoteError(f"{self.url} does not say what {name} is at {revision}")
-        self._check_host(name, found.location)
+        if not is_allowed(found.location):
+            raise RemoteError(f"{self.url} sends to another host for {name}, {printable(found.location)[:100]!r}")
         return found.size
-
-    def _check_host(self, name: str, location: str) -> None:
-        """Refuse to be sent elsewhere: files come from the server itself, the public Hub's from its own hosts too."""
-        own, host = urlsplit(endpoint()).netloc, urlsplit(location).netloc
-        further = [one.strip() for one in os.environ.get(MORE_HOSTS, "").split(",")]
-        is_hub = own in HUB_HOSTS and any(host == one or host.endswith(f".{one}") for one in HUB_HOSTS)
-        if host not in (own, *further) and not is_hub:
-            raise RemoteError(
-                f"{self.url} sends to another host for {name}, {host!r:.100}, which is not followed; if the server keeps its files "
-                f"there, name it in {MORE_HOSTS}"
-            )
 
     def fetch(self, revision: str, names: Sequence[str], folder: Path) -> None:
         """Download, each file to its place in ``folder`` and no further than the size that was named for it."""
@@ -124,15 +113,14 @@ class HubRepository:
         if missing:
             raise RemoteError(f"{self.url} has no {missing[0]} at {revision}")
         for name in names:
-            path = folder / name
-            if path.exists() and path.stat().st_size != sizes[name]:
+            path, size = folder / name, sizes[name]
+            if path.exists() and path.stat().st_size != size:
                 path.unlink()  # of an earlier call, to which other sizes were named
-            limited = type("Limited", (_Limited,), {"most": sizes[name]})
-            trying(self.url, partial(self._download, revision, name, folder, limited))
-            if path.stat().st_size != sizes[name]:
-                raise RemoteError(
-                    f"{self.url} named {sizes[name]:,} bytes for {name}, and gave {path.stat().st_size:,}"
-                )
+            limited = type("Limited", (_Limited,), {"most": size})
+            guard = attrs.evolve(READING, most=max(size, READING.most), seconds=READING.seconds + size / SLOWEST)
+            trying(self.url, partial(self._download, revision, name, folder, limited), guard=guard)
+            if path.stat().st_size != size:
+                raise RemoteError(f"{self.url} named {size:,} bytes for {name}, and gave {path.stat().st_size:,}")
         shutil.rmtree(folder / ".cache", ignore_errors=True)  # what the client notes to resume
 
     def _download(self, revision: str, name: str, folder: Path, bar: type[tqdm]) -> None:
@@ -158,16 +146,13 @@ class HubRepository:
             parent = self._create(private=private)
         gone = self._gone(parent, files, replaces)
         added = [CommitOperationAdd(name, str(path)) for name, path in sorted(files.items())]
-        try:
-            made: CommitInfo = trying(self.url, lambda: self._commit([*added, *gone], message, parent))
-        except RepositoryNotFoundError:
-            raise RemoteError(f"{self.url} is not there, or you may not write there: is HF_TOKEN set?") from None
-        return made.oid
+        commit = partial(self._commit, [*added, *gone], message, parent)
+        return _commit(trying(self.url, commit, guard=WRITING).oid)
 
     def _create(self, *, private: bool) -> str:
         """A new repository; what the commit is called that made it."""
         try:
-            trying(self.url, lambda: self._api.create_repo(self.id, private=private))
+            trying(self.url, partial(self._api.create_repo, self.id, private=private), guard=WRITING)
         except ConflictError:
             raise ConflictError(
                 f"{self.url} was made by somebody else meanwhile; publish again to go on from there"
@@ -182,14 +167,14 @@ class HubRepository:
     def _gone(self, parent: str, files: Mapping[str, Path], replaces: Sequence[str]) -> list[CommitOperationDelete]:
         if not replaces:
             return []
-        there = trying(self.url, lambda: self._api.list_repo_files(self.id, revision=parent))
+        there = trying(self.url, partial(self._api.list_repo_files, self.id, revision=parent))
         old = [name for name in there if name not in files and any(fnmatch.fnmatch(name, one) for one in replaces)]
         return [CommitOperationDelete(name) for name in sorted(old)]
 
     def tag(self, name: str, revision: str) -> None:
         """A tag of git; one that is there must be this one."""
         try:
-            trying(self.url, lambda: self._api.create_tag(self.id, tag=name, revision=revision))
+            trying(self.url, partial(self._api.create_tag, self.id, tag=name, revision=revision), guard=WRITING)
         except ConflictError:
             there = self.resolve(name)
             if there != revision:
@@ -197,30 +182,42 @@ class HubRepository:
 
     def untag(self, name: str) -> None:
         """Take the tag away; the commit stays."""
-        try:
-            trying(self.url, lambda: self._api.delete_tag(self.id, tag=name))
-        except (RevisionNotFoundError, RepositoryNotFoundError, HfHubHTTPError):
-            raise UnknownNameError(f"tag of {self.url}", name, self._tags()) from None
+        if name not in self._tags():
+            raise UnknownNameError(f"tag of {self.url}", name, self._tags())
+        trying(self.url, partial(self._api.delete_tag, self.id, tag=name), guard=WRITING)
 
     def _tags(self) -> list[str]:
         return [tag for one in self.revisions() for tag in one.tags]
 
     def delete(self) -> None:
         """Delete the repository."""
+        gone = partial(self._api.delete_repo, self.id)
         try:
-            with calling(self.url):
-                self._api.delete_repo(self.id)
+            trying(self.url, gone, guard=WRITING, expected=(RepositoryNotFoundError,), tries=1)
         except RepositoryNotFoundError:
             raise UnknownNameError("repository", self.url, (), reason="there is none that you may delete") from None
 
 
+def _commit(sha: object) -> str:
+    """A commit's id, which will stand in addresses and paths.
+
+    Raises:
+        RemoteError: It is none.
+    """
+    if not isinstance(sha, str) or not COMMIT.fullmatch(sha):
+        raise RemoteError(f"the server names a commit that is none: {printable(sha)[:100]!r}")
+    return sha
+
+
 class _Limited(tqdm):
-    """A progress bar that stops a download which goes on beyond what was named."""
+    """A progress bar that stops a download which goes on beyond what was named, also where nothing is shown."""
 
     most = 0
+    got = 0
 
     def update(self, n: float | None = 1) -> bool | None:
-        done: bool | None = super().update(n)
-        if self.n > self.most:
+        self.got += int(n or 0)
+        if self.got > self.most:
             raise RemoteError(f"more than the {self.most:,} bytes that were named arrive")
-        return done
+        shown: bool | None = super().update(n)
+        return shown
