@@ -354,17 +354,17 @@ def adapterkit_adapter_loaded(adapter: Adapter) -> None:
 
 
 @hookspec
-def adapterkit_before_publish(adapter: Adapter, url: str, card: str) -> None:
-    """An adapter is about to be published.
+def adapterkit_before_publish(adapter: Adapter | None, url: str, card: str) -> None:
+    """An adapter, or a whole model, is about to be published, for the first time or once more by a rollback.
 
-    Called once, after every check and before anything is sent. ``card`` is the text of its README.md. Raise an error to veto: it is
-    what the publisher sees. The return value is ignored.
+    Called once, after every check and before anything is sent. ``adapter`` is None for a model. ``card`` is the text of its
+    README.md. Raise an error to veto: it is what the publisher sees. The return value is ignored.
 
     Example::
 
         @hookimpl
         def adapterkit_before_publish(adapter, url):
-            if not adapter.manifest.evaluation:
+            if adapter is not None and not adapter.manifest.evaluation:
                 raise ValueError("ours are evaluated before they leave the house")
     """
 

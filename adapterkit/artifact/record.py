@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from adapterkit.errors import ArtifactError, ConfigError
 
 from .layout import MANIFEST
 from .manifest import SCHEMA, BaseReference, Manifest, identity, json_digest
+from .strict_json import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,10 +78,22 @@ def to_values(record: Record) -> dict[str, Any]:
     """The record as JSON values with sorted keys; numbers that are not finite become texts, as JSON has none.
 
     Raises:
-        ArtifactError: The manifest holds something that JSON cannot say.
+        ArtifactError: The manifest holds something that JSON cannot say, or that would be refused when it is read.
     """
+    try:
+        values = _values(record)
+        text = canonical_json({**values, "checksum": json_digest(values)})
+    except RecursionError:
+        raise ArtifactError("the manifest cannot be written as JSON: it is nested too deeply") from None
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"the manifest cannot be written as JSON: {error}") from None
+    return parse_object(text.encode(), MANIFEST)
+
+
+def _values(record: Record) -> dict[str, Any]:
+    """All but the checksum."""
     manifest = record.manifest
-    values = {
+    return {
         "schema": SCHEMA,
         "digest": record.digest,
         "method": record.method,
@@ -96,11 +108,6 @@ def to_values(record: Record) -> dict[str, Any]:
         "digests": {"config": json_digest(record.config), "tensors": record.tensors},
         "engines": record.engines,
     }
-    try:
-        plain: dict[str, Any] = json.loads(canonical_json({**values, "checksum": json_digest(values)}))
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"the manifest cannot be written as JSON: {error}") from None
-    return plain
 
 
 def from_values(values: dict[str, Any]) -> Record:

@@ -12,18 +12,26 @@ __all__ = ["parse_object", "unique_keys"]
 
 MOST_DEPTH = 32
 """No configuration nests deeper; everything behind the parser may recurse without fear."""
+MOST_WHOLE = 1 << 64
+"""Whole numbers are below this, whichever their sign: a seed may take 64 bits, and what is larger does not fit into a float."""
 
 
 def parse_object(data: bytes, what: str) -> dict[str, Any]:
     """The object that ``data`` holds.
 
     Raises:
-        ArtifactError: Not JSON, not an object, a key twice in one object, a number that is not finite, text that is not
-            Unicode, or nesting beyond any configuration's.
+        ArtifactError: Not JSON, not an object, a key twice in one object, a number that is not finite or takes more
+            than 64 bits, text that is not Unicode, or nesting beyond any configuration's.
     """
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(
+            text,
+            object_pairs_hook=unique_keys,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ArtifactError(f"{what} is nested too deeply") from None
@@ -56,6 +64,13 @@ def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ArtifactError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text) if len(text) <= len(str(-MOST_WHOLE)) else MOST_WHOLE
+    if abs(value) >= MOST_WHOLE:
+        raise ArtifactError(f"the number {text[:40]} is too large: it takes more than 64 bits")
     return value
 
 

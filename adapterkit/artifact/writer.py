@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from adapterkit.config import to_dict
@@ -148,7 +149,10 @@ def _write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     whole = {key: tensors[key].detach().cpu().contiguous() for key in sorted(tensors)}
     path.touch()
     mode = path.stat().st_mode
-    save_file(whole, path, metadata={"format": "pt"})
+    try:
+        save_file(whole, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # what it says when the disk is full
+        raise OSError(str(error)) from None
     path.chmod(mode)  # safetensors writes for the owner alone; an adapter is as public as its folder
 
 

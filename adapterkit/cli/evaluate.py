@@ -134,7 +134,9 @@ def _unsaveable(adapter: str | None, *, save: bool, harness: bool, name: str | N
         return ["--name: says what saved scores are of; give --save as well"] if name is not None else []
     problems = ["--save: keeps scores on DATA; those of --harness are printed"] if harness else []
     if adapter is None or not Path(adapter).is_dir():
-        problems.append("--save: needs --adapter FOLDER, one adapter whose scores these are")
+        problems.append(
+            "--save: needs --adapter FOLDER, one adapter whose scores these are; of a version in the store, evaluate its folder and add that"
+        )
     elif not (Path(adapter) / MANIFEST).is_file():
         problems.append(f"--save: {adapter!r} has no {MANIFEST} to hold scores; save it with adapterkit first")
     return problems

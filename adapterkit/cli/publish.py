@@ -11,6 +11,7 @@ import attrs
 from cyclopts import Parameter
 
 from adapterkit.publishing import publish as run
+from adapterkit.store import Store
 
 from .acting import check_acting
 from .flags import as_flags
@@ -49,6 +50,7 @@ def publish(
         bool, Parameter(help="Publish although the base's licence is not known.", negative="")
     ] = False,
     key: Annotated[Path | None, Parameter(help="A private key (PEM) to sign with.")] = None,
+    store: Annotated[Path | None, Parameter(help="The store's folder, for references.")] = None,
     as_json: AsJson = False,
     plugin: PluginFiles = (),
 ) -> None:
@@ -63,7 +65,10 @@ def publish(
         "description": description,
         "limits": limits,
     }
-    check_acting(adapter, "ADAPTER")
+    registry = registry_with(plugin)
+    held = Store(store, registry=registry)
+    if adapter not in held:
+        check_acting(adapter, "ADAPTER")
     with as_flags("tag", "unevaluated", "unlicensed", *said):
         made = run(
             adapter,
@@ -74,7 +79,8 @@ def publish(
             unevaluated=unevaluated,
             unlicensed=unlicensed,
             key=key,
-            registry=registry_with(plugin),
+            store=held,
+            registry=registry,
             **{name: value for name, value in said.items() if value},
         )
     if as_json:

@@ -24,7 +24,7 @@ def pull(
     url: Annotated[str, Parameter(help="What to pull: hf://org/cards@v1; the newest version without one.")],
     *,
     name: Annotated[
-        str | None, Parameter(help="What it is called in the store; the last part of the address by default.")
+        str | None, Parameter(help="What it is called in the store; org--cards by default, for hf://org/cards.")
     ] = None,
     output: Annotated[Path | None, Parameter(help="A folder to write it to as well.")] = None,
     store: Annotated[Path | None, Parameter(help="The store's folder.")] = None,

@@ -35,6 +35,7 @@ class Lineage:
         lineage: How it was made of others, as its manifest or a recipe says it; empty for one that was trained.
         parents: Those that it was made of.
         repeated: Whether it stands further up already, with its own parents.
+        cut: Whether it was made of others that are not followed, as there were too many above.
     """
 
     digest: str
@@ -47,6 +48,7 @@ class Lineage:
     lineage: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     parents: tuple[Lineage, ...] = ()
     repeated: bool = False
+    cut: bool = False
 
     @property
     def made(self) -> str:
@@ -77,6 +79,7 @@ class Lineage:
             "evaluation": dict(said.evaluation) if said is not None else {},
             "versions": dict(said.versions) if said is not None else {},
             "repeated": self.repeated,
+            "cut": self.cut,
             "parents": [one.to_json() for one in self.parents],
         }
         return {name: value for name, value in values.items() if value not in ("", None, {}, [], False)}
@@ -90,6 +93,8 @@ class Lineage:
         if not self.repeated:
             for line in lines_of(self.manifest, self.lineage):
                 tree.add(Text(cleaned(line)))
+        if self.cut:
+            tree.add(Text("made of others, which are not followed so far"))
         for one in self.parents:
             tree.children.append(one.tree())
         return tree

@@ -29,6 +29,8 @@ __all__ = ["trace"]
 
 MOST = 10_000
 """Adapters that are looked up at most: nobody has merged more, but a manifest may say what it likes."""
+MOST_DEPTH = 64
+"""Of adapters made of adapters; what is above is shown, and that it is."""
 
 
 def trace(
@@ -71,16 +73,19 @@ class _Finder:
         self._store = store
         self._seen: set[str] = set()
 
-    def with_parents(self, one: Lineage, recipe: Mapping[str, Mapping[str, Any]] | None = None) -> Lineage:
+    def with_parents(
+        self, one: Lineage, recipe: Mapping[str, Mapping[str, Any]] | None = None, depth: int = 0
+    ) -> Lineage:
         if one.digest in self._seen:
             return attrs.evolve(one, repeated=True)
         self._seen.add(one.digest)
-        if len(self._seen) > MOST:
-            return one
+        parents = _parents(one.lineage)
+        if len(self._seen) > MOST or depth == MOST_DEPTH:
+            return attrs.evolve(one, cut=bool(parents))
         stages = recipe if recipe is not None else _stages(one.lineage)
-        return attrs.evolve(one, parents=tuple(self._parent(said, stages) for said in _parents(one.lineage)))
+        return attrs.evolve(one, parents=tuple(self._parent(said, stages, depth + 1) for said in parents))
 
-    def _parent(self, said: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> Lineage:
+    def _parent(self, said: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]], depth: int) -> Lineage:
         digest, weight = str(said["digest"]), said.get("weight")
         one = Lineage(
             digest=digest,
@@ -89,13 +94,13 @@ class _Finder:
         )
         found, stage = self._look_up(one), stages.get(digest)
         if found is not None:
-            return self.with_parents(found)
+            return self.with_parents(found, depth=depth)
         if stage is None:
             return one
         # an adapter that a recipe has made on its way and kept nowhere
         made = {"kind": "merge", "strategy": stage.get("merge_method", ""), "parents": stage.get("adapters", [])}
         made |= {name: stage[name] for name in ("rank", "seed", "space") if name in stage}
-        return self.with_parents(attrs.evolve(one, stage=str(stage.get("name", "")), lineage=made), stages)
+        return self.with_parents(attrs.evolve(one, stage=str(stage.get("name", "")), lineage=made), stages, depth)
 
     def _look_up(self, one: Lineage) -> Lineage | None:
         if self._store is None:
@@ -139,10 +144,10 @@ def _stages(lineage: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     recipe = lineage.get("recipe")
     stages = [one for one in recipe if isinstance(one, dict)] if isinstance(recipe, list) else []
     by_name = {one["name"]: one for one in stages if isinstance(one.get("name"), str)}
-    used = [part for one in stages for part in one.get("adapters", ()) if isinstance(part, dict)]
-    return {
-        part["digest"]: by_name[part["stage"]] for part in used if part.get("stage") in by_name and "digest" in part
-    }
+    lists = [one["adapters"] for one in stages if isinstance(one.get("adapters"), list)]
+    used = [part for one in lists for part in one if isinstance(part, dict) and _is_digest(part.get("digest"))]
+    names = [(part["digest"], part.get("stage")) for part in used]
+    return {digest: by_name[name] for digest, name in names if isinstance(name, str) and name in by_name}
 
 
 def _is_digest(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import tempfile
@@ -36,6 +37,7 @@ __all__ = ["Published", "publish"]
 
 HUB = "hf"
 """The scheme of places that call a repository as the Hub does."""
+logger = logging.getLogger("adapterkit")
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -105,21 +107,23 @@ def publish(
     allowed = {word for word, given in (("evaluation", unevaluated), ("license", unlicensed)) if given}
     send_it = functools.partial(send, address.open(plugins), address.url, tag=tag, private=private)
     if isinstance(what, (str, os.PathLike)) and is_model(what):
-        sent = publish_model(Path(what), said, allowed, key, send_it, message)
+        veto = functools.partial(plugins.ask, "adapterkit_before_publish", adapter=None, url=address.url)
+        sent = publish_model(Path(what), said, allowed, key, send_it, message, veto)
         return Published(url=address.url, revision=sent.revision, tag=tag, digest="", is_new=sent.is_new)
     adapter, said = _prepared(_adapter(what, plugins, store), said)
+    if key is None and isinstance(what, (str, os.PathLike)) and os.path.lexists(os.path.join(what, SIGNATURE)):  # noqa: PTH118
+        logger.warning("the signature in %s does not go along, as the card's facts are written anew: give key=", what)
     name = f"the {adapter.method} adapter {adapter.digest[:12]}"
     with tempfile.TemporaryDirectory(prefix="adapterkit-") as folder:
         files = _staged(adapter, said, Path(folder) / "adapter", plugins)
         values = parse_object(files[MANIFEST].read_bytes(), MANIFEST)
-        check_fit(name, missing(values, said), files, allowed)
+        title = message or name.removeprefix("the ") + (f", {tag}" if tag else "")
+        check_fit(name, missing(values, said), files, allowed, {"the message": title, "the tag": tag})
         if key is not None:
             files[SIGNATURE] = sign(files[MANIFEST].parent, key, registry=plugins)
         card = files[CARD].read_text(encoding="utf-8")
         plugins.ask("adapterkit_before_publish", adapter=adapter, url=address.url, card=card)
-        sent = send_it(
-            files, message=message or f"{name.removeprefix('the ')}" + (f", {tag}" if tag else ""), replaces=OURS
-        )
+        sent = send_it(files, message=title, replaces=OURS)
     plugins.notify("adapterkit_published", adapter=adapter, url=address.url, revision=sent.revision)
     return Published(url=address.url, revision=sent.revision, tag=tag, digest=adapter.digest, is_new=sent.is_new)
 

@@ -18,6 +18,7 @@ __all__ = ["Address", "is_address", "parse_address"]
 ADDRESS = re.compile(r"(?P<url>(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<path>[^\s?#]+?))(?:@(?P<revision>[^@/\s]+))?")
 PASSWORD = re.compile(r"[a-z0-9+.-]+://[^/]*:[^/]*@")
 MOST = 1000
+FOLDERS = ("file", "hdfs", "sftp", "smb")
 NAME = re.compile(r"[^a-z0-9._-]+")
 
 
@@ -40,9 +41,9 @@ class Address:
 
     @property
     def name(self) -> str:
-        """The last part of the path, as a name for the store."""
-        last = self.url.rpartition("/")[2]
-        return NAME.sub("-", last.lower()).strip("-._")[:96] or "adapter"
+        """What it is called in the store, where it stays apart from names that were given there: ``org--cards``."""
+        parts = [NAME.sub("-", part.lower()).strip("-._") for part in self.url.partition("://")[2].split("/")]
+        return "--".join(part for part in parts[-2:] if part)[-96:].lstrip("-._") or "adapter"
 
     def open(self, registry: Registry) -> Repository:
         """The repository; the network is not touched yet.
@@ -58,6 +59,11 @@ class Address:
 
     def __str__(self) -> str:
         return f"{self.url}@{self.revision}" if self.revision else self.url
+
+
+def _is_plain(path: str, scheme: str) -> bool:
+    """Whether it leads to one place, and is the one way to write that: only paths of folders begin with a slash."""
+    return path.isprintable() and ".." not in path.split("/") and (not path.startswith("/") or scheme in FOLDERS)
 
 
 def is_address(text: object) -> bool:
@@ -77,8 +83,9 @@ def parse_address(text: str) -> Address:
             ["it holds a password, which would end in logs: leave that to the client's own settings"],
         )
     found = ADDRESS.fullmatch(text)
-    if found is None or len(text) > MOST or ".." in found["path"].split("/") or not text.isprintable():
-        raise ConfigError(
-            f"{text!r:.100} is no address", ["write it as hf://org/name, or hf://org/name@v1 for a version"]
-        )
+    if found is None or len(text) > MOST or not _is_plain(found["path"], found["scheme"]):
+        raise ConfigError(f"{text!r:.100} is no address", ["write hf://org/name, or hf://org/name@v1 for a version"])
+    if found["scheme"] in ("http", "https"):  # as a browser shows it
+        path = "/".join(found["path"].split("/")[1:3]) or "org/name"
+        raise ConfigError(f"{text!r:.100} is no address", [f"what is on the Hub is called hf://{path}"])
     return Address(found["url"].rstrip("/"), found["revision"] or "")

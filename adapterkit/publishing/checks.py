@@ -1,10 +1,13 @@
-"""What must not leave the house: keys and tokens, and files that belong to no adapter and no model."""
+"""What must not leave the house: what a card lacks, and keys and tokens in whatever would be sent."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from typing import TYPE_CHECKING
 
-from adapterkit.credentials import Secrets
+from adapterkit.credentials import NEWER, Secrets
 from adapterkit.errors import PublishError
 
 if TYPE_CHECKING:
@@ -15,14 +18,18 @@ __all__ = ["check_fit"]
 
 TOLD = {"evaluation": "unevaluated", "license": "unlicensed"}
 """What lets something through that a card lacks."""
+MOST_PROSE = 1 << 20
+"""Bytes of a text that is looked through line by line; larger ones are vocabularies, in which many a line looks like anything."""
+MOST_TEXT = 128 << 20
+LENGTH_BYTES = 8
+WEIGHTS = ".safetensors"
+SECRET_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|API_KEY|ACCESS_KEY)$")
+SHORTEST = 12
 
-TEXTS = (".json", ".jinja", ".md", ".txt", ".sig", "")
-VOCABULARIES = {"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "model.safetensors.index.json"}
-"""Megabytes of pieces of words, some of which look like anything."""
-MOST = 1 << 20
 
-
-def check_fit(what: str, lacks: Iterable[str], files: Mapping[str, Path], allowed: Collection[str]) -> None:
+def check_fit(
+    what: str, lacks: Iterable[str], files: Mapping[str, Path], allowed: Collection[str], said: Mapping[str, str]
+) -> None:
     """Refuse to publish what is not complete, or tells too much.
 
     Args:
@@ -30,6 +37,7 @@ def check_fit(what: str, lacks: Iterable[str], files: Mapping[str, Path], allowe
         lacks: What its card lacks, a line each, each beginning with a word and a colon.
         files: What would be sent, by name.
         allowed: Words of what may be lacking.
+        said: What would be said beside, such as the commit's message, by what it is called.
 
     Raises:
         PublishError: All that is wrong.
@@ -39,18 +47,40 @@ def check_fit(what: str, lacks: Iterable[str], files: Mapping[str, Path], allowe
         word = line.partition(":")[0]
         if word not in allowed:
             problems.append(f"{line}; or {TOLD[word]}=True" if word in TOLD else line)
-    problems += secrets_in(files)
+    problems += _secrets(files, said)
     if problems:
         raise PublishError(f"{what} is not published", problems)
 
 
-def secrets_in(files: Mapping[str, Path]) -> Iterator[str]:
-    """A line for each secret in the files that are text; the secret itself is not shown."""
+def _secrets(files: Mapping[str, Path], said: Mapping[str, str]) -> Iterator[str]:
+    """A line for each secret; the secret itself is not shown."""
     finder = Secrets()
+    for name, text in said.items():
+        for kind in _kinds(finder, text, line_by_line=True):
+            yield f"{name} holds what looks like a secret ({kind}): say it without"
     for name, path in sorted(files.items()):
-        if path.suffix not in TEXTS or name in VOCABULARIES or path.stat().st_size > MOST:
-            continue
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        for number, line in enumerate(lines, 1):
-            for match in finder.find(line.replace("\\", "")):  # Markdown writes an underscore as \\_
-                yield f"{name}, line {number}, holds what looks like a secret ({match.kind}): take it out of what made it"
+        text = _text(path)
+        for kind in sorted(set(_kinds(finder, text, line_by_line=len(text) <= MOST_PROSE))):
+            yield f"{name} holds what looks like a secret ({kind}): take it out of what made it"
+
+
+def _kinds(finder: Secrets, text: str, *, line_by_line: bool) -> Iterator[str]:
+    text = text.replace("\\", "")  # Markdown writes an underscore as \\_, JSON a slash as \\/
+    for variable, value in os.environ.items():
+        if SECRET_NAME.search(variable.upper()) and len(value) >= SHORTEST and value in text:
+            yield f"the value of ${variable}"
+    if line_by_line:
+        for line in text.splitlines():
+            yield from (match.kind for match in finder.find(line))
+    else:
+        yield from (kind for kind, form in NEWER.items() if form.search(text))
+
+
+def _text(path: Path) -> str:
+    """What is text in a file: of weights, what their header says beside the tensors; else all of it."""
+    with path.open("rb") as file:
+        if path.suffix != WEIGHTS:
+            return file.read(MOST_TEXT).decode("utf-8", "replace")
+        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+        header = json.loads(file.read(min(length, MOST_TEXT)))
+        return json.dumps(header.get("__metadata__", {}), ensure_ascii=False)

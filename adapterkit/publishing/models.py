@@ -45,6 +45,7 @@ def publish_model(
     key: str | os.PathLike[str] | None,
     send: Callable[..., Sent],
     message: str,
+    veto: Callable[..., None],
 ) -> Sent:
     """Publish the folder of a baked model; raises as :func:`adapterkit.publish`.
 
@@ -55,6 +56,7 @@ def publish_model(
         key: The private key to sign with.
         send: Sends files.
         message: What is said of the version.
+        veto: Called with the card before anything is sent; raises where somebody objects.
     """
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     strange = [name for name in found if not any(fnmatch.fnmatch(name, one) for one in (*REPLACED, CARD))]
@@ -66,7 +68,9 @@ def publish_model(
         card.write_text(render_model(values, licence, said), encoding="utf-8", newline="\n")
         files = {name: inside(folder, name) for name in found if name not in strange} | {CARD: card}
         lacks = [*missing(values, said), *(f"{name}: is no file of a model: move it away" for name in strange)]
-        check_fit(f"the model in {str(folder)!r}", lacks, files, allowed)
+        title = message or f"model {folder.resolve().name}"
+        check_fit(f"the model in {str(folder)!r}", lacks, files, allowed, {"the message": title})
+        veto(card=card.read_text(encoding="utf-8"))
         if key is not None:
             files[SIGNATURE] = sign(folder, key)
-        return send(files, message=message or f"model {folder.resolve().name}", replaces=REPLACED)
+        return send(files, message=title, replaces=REPLACED)

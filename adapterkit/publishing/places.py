@@ -6,13 +6,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapterkit.artifact.layout import OURS
-from adapterkit.artifact.loader import read_artifact
+from adapterkit.adapter import Adapter
+from adapterkit.artifact.layout import CARD, OURS
 from adapterkit.errors import ConfigError
 from adapterkit.registry import Registry, default_registry
+from adapterkit.trust import read_trusted
 
 from .address import Address, parse_address
-from .pulling import MOST_BYTES, check_sizes
+from .pulling import MOST_BYTES, check_sizes, settled
 from .sending import Sent, send
 
 if TYPE_CHECKING:
@@ -22,12 +23,17 @@ __all__ = ["delete", "revisions", "rollback", "tag", "untag"]
 
 
 def revisions(url: str, *, registry: Registry | None = None) -> list[Revision]:
-    """Every version at an address, the newest first; empty where nothing is published.
+    """Every version at an address, the newest first; empty where a repository holds nothing yet.
 
     Raises:
         RemoteError: It cannot be reached.
+        UnknownNameError: There is none, or none that you may see.
     """
-    return _open(parse_address(url), registry).revisions()
+    repository = _open(parse_address(url), registry)
+    found = repository.revisions()
+    if not found:
+        repository.resolve()  # says why, where there is no repository
+    return found
 
 
 def tag(url: str, name: str, *, registry: Registry | None = None) -> str:
@@ -63,10 +69,10 @@ def rollback(url: str, *, message: str = "", registry: Registry | None = None) -
         registry: The plugins to use.
 
     Raises:
-        ArtifactError: What is there is no adapter that could be loaded.
+        ArtifactError: What is there is no adapter that could be loaded, or the trust policy does not let it in.
         ConflictError: Somebody else published meanwhile.
     """
-    address = _with_revision(url)
+    address = settled(_with_revision(url))
     plugins = registry or default_registry()
     repository = address.open(plugins)
     revision = repository.resolve(address.revision)
@@ -74,8 +80,10 @@ def rollback(url: str, *, message: str = "", registry: Registry | None = None) -
     check_sizes(address, {name: size for name, size in sizes.items() if name in MOST_BYTES})
     with tempfile.TemporaryDirectory(prefix="adapterkit-") as folder:
         repository.fetch(revision, sorted(sizes), Path(folder))
-        read_artifact(folder, plugins)
+        adapter = Adapter(*read_trusted(folder, plugins, origin=str(address.at(revision))))
         files = {name: Path(folder) / name for name in sorted(sizes)}
+        card = files[CARD].read_text(encoding="utf-8", errors="replace") if CARD in files else ""
+        plugins.ask("adapterkit_before_publish", adapter=adapter, url=address.url, card=card)
         said = message or f"back to {address.revision}"
         return send(repository, address.url, files, message=said, replaces=OURS)
 

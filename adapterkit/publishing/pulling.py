@@ -17,6 +17,7 @@ from adapterkit.registry import default_registry
 from adapterkit.store import Store
 from adapterkit.trust import current_policy
 from adapterkit.trust.reading import MOST_BYTES
+from adapterkit.trust.sources import true_url
 
 from .address import Address, parse_address
 from .sending import say
@@ -24,18 +25,19 @@ from .sending import say
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from adapterkit.contracts import Repository
     from adapterkit.registry import Registry
     from adapterkit.store import Version
 
-__all__ = ["MOST_BYTES", "check_sizes", "pull"]
+__all__ = ["MOST_BYTES", "check_sizes", "pull", "settled"]
 
 
 def pull(url: str, *, name: str | None = None, store: Store | None = None, registry: Registry | None = None) -> Version:
-    """Bring a published adapter into the store; one that is there already is not fetched again.
+    """Bring a published adapter into the store; of one that is there already, the manifest alone is fetched again.
 
     Args:
         url: Such as ``"hf://org/cards@v1"``: a tag, a branch or a commit; the newest version without one.
-        name: What it is called in the store; the last part of the address by default.
+        name: What it is called in the store; by default ``"org--cards"``, apart from what was named there.
         store: By default the store of this user.
         registry: The plugins to use.
 
@@ -48,20 +50,22 @@ def pull(url: str, *, name: str | None = None, store: Store | None = None, regis
         ArtifactError: What is there is refused, by the trust policy too; nothing of it is kept.
     """
     plugins = registry or default_registry()
-    address = parse_address(url)
+    address = settled(parse_address(url))
     policy = current_policy()
     if policy is not None:
         policy.check_place(address.url)  # before anything is asked there
     held = store or Store(registry=plugins)
     repository = address.open(plugins)
     pinned = address.at(repository.resolve(address.revision))
+    if parse_address(str(pinned)) != pinned:
+        raise RemoteError(f"{address} calls a version {pinned.revision!r:.100}, which is no id")
     _check_policy(pinned)
     wanted = name or pinned.name
-    known = [version for version in _versions(held, wanted) if version.origin == str(pinned)]
-    if known:
-        return known[-1]
     sizes = repository.sizes(pinned.revision, tuple(MOST_BYTES))
     check_sizes(pinned, sizes)
+    known = [version for version in _versions(held, wanted) if version.origin == str(pinned)]
+    if known and MANIFEST in sizes and known[-1].manifest == _digest_there(repository, pinned.revision, MANIFEST):
+        return known[-1]
     say(f"fetching {sum(sizes.values()):,} bytes from {pinned.url}@{pinned.revision[:12]}")
     with _downloads(held, str(pinned)) as folder:
         repository.fetch(pinned.revision, sorted(sizes), folder)
@@ -72,10 +76,22 @@ def pull(url: str, *, name: str | None = None, store: Store | None = None, regis
             raise type(error)(said) from None
 
 
+def _digest_there(repository: Repository, revision: str, name: str) -> str:
+    """The sha256 of a small file of a revision: servers of one name need not hold the same."""
+    with tempfile.TemporaryDirectory(prefix="adapterkit-") as folder:
+        repository.fetch(revision, [name], Path(folder))
+        return hashlib.sha256((Path(folder) / name).read_bytes()).hexdigest()
+
+
+def settled(address: Address) -> Address:
+    """The same, with the links of a folder's path followed: one that is changed from here on leads nowhere else."""
+    return Address(true_url(address.url), address.revision)
+
+
 def _check_policy(address: Address) -> None:
     policy = current_policy()
     if policy is not None:
-        policy.check(str(address))
+        policy.check(str(address), follow=False)
 
 
 def _versions(store: Store, name: str) -> list[Version]:

@@ -9,7 +9,7 @@ import attrs
 
 from adapterkit.artifact.files import Folder, find_folder
 from adapterkit.artifact.layout import MANIFEST, SIGNATURE
-from adapterkit.errors import ArtifactError
+from adapterkit.errors import ArtifactError, StoreError
 
 from . import journal
 from .pieces import StoredFiles, cut
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BlobGoneError", "Incoming", "alike", "newest", "register", "stage"]
 
+MOST_GAP = 10_000
+"""How many numbers a stranger's export may leave out: with the largest one, it would take all that there are."""
+
 
 class BlobGoneError(Exception):
     """A blob was collected between its writing and the commit: the adapter has to be staged again."""
@@ -39,6 +42,8 @@ class Incoming:
 
     digest: str
     files: dict[str, StoredFile]
+    origin: str = ""
+    """Where it comes from, for a policy; empty for what was made here."""
 
     @property
     def manifest(self) -> str:
@@ -56,13 +61,15 @@ def stage(
 ) -> Incoming:
     """Write an adapter's pieces into ``folder``; one that comes from files goes through the trusted loader.
 
-    What the loader reads are the pieces themselves: what was checked is what is stored.
+    What the loader reads are the pieces themselves: what was checked is what is stored. Where a trust policy is in force, a folder
+    that comes from nowhere else comes from its true path, as the rule that lets it in goes on to be asked.
 
     Raises:
         ArtifactError: The adapter is refused.
+        StoreError: The disk is full, or the store cannot be written.
     """
     from adapterkit.adapter import Adapter
-    from adapterkit.trust import read_trusted
+    from adapterkit.trust import current_policy, read_trusted
 
     folder.mkdir(exist_ok=True)
     if isinstance(source, Adapter):
@@ -74,16 +81,17 @@ def stage(
         staged = StoredFiles(what, cut(Folder(path), folder) if written_here else {}, blobs, folder)
     except (ArtifactError, OSError) as error:
         raise ArtifactError(f"{what} is refused: {error}") from error
+    kept = origin or (str(path) if current_policy() else "")
     if not written_here:  # another program's: it gets a manifest
-        adapter = Adapter(*read_trusted(path, registry, origin=origin))
+        adapter = Adapter(*read_trusted(path, registry, origin=origin or str(path)))
         if adapter.copies:  # they would be lost, and with them what tells a base that it is another
             raise ArtifactError(
                 f"{what} is refused: it holds copies of the base's own weights ({min(adapter.copies)}), which the base has to "
                 "check: let it load the folder, and add the adapter that it gives"
             )
-        return _stage_saved(adapter, folder, registry)
+        return attrs.evolve(_stage_saved(adapter, folder, registry), origin=kept)
     adapter = Adapter(*read_trusted(staged, registry, origin=origin or str(path)))
-    return Incoming(adapter.digest, dict(staged.files))
+    return Incoming(adapter.digest, dict(staged.files), kept)
 
 
 def register(
@@ -108,7 +116,7 @@ def register(
         who: Who adds it.
         why: What they say.
         origin: Where it comes from.
-        number: The number that it should have; the next one where it is taken, or 0.
+        number: The number that it should have; the next one where it is taken, 0, or so far away that few would be left.
         action: What the journal calls it.
 
     Raises:
@@ -117,9 +125,11 @@ def register(
     if any(not blobs.has(piece.sha256) for piece in incoming.pieces):
         raise BlobGoneError
     (last,) = db.execute("SELECT coalesce(max(number), 0) FROM versions WHERE name = ?", (name,)).fetchone()
-    taken = not number or db.execute("SELECT 1 FROM versions WHERE (name, number) = (?, ?)", (name, number)).fetchone()
-    given = last + 1 if taken else number
-    entry = journal.append(db, action=action, name=name, who=who, after=given, why=why)
+    taken = db.execute("SELECT 1 FROM versions WHERE (name, number) = (?, ?)", (name, number)).fetchone()
+    given = number if 0 < number <= last + MOST_GAP and not taken else last + 1
+    entry = journal.append(
+        db, action=action, name=name, who=who, after=given, why=why, manifest=incoming.manifest, origin=origin
+    )
     version = Version(
         name=name,
         number=given,
@@ -165,6 +175,11 @@ def _write_file(db: sqlite3.Connection, version: Version, file: StoredFile) -> N
 
 
 def _stage_saved(adapter: Adapter, folder: Path, registry: Registry) -> Incoming:
-    saved = adapter.save(folder / "adapter", registry=registry)
+    try:
+        saved = adapter.save(folder / "adapter", registry=registry)
+    except ArtifactError as error:
+        if isinstance(error.__cause__, OSError):
+            raise StoreError(f"the adapter cannot be written to {str(folder)!r}: {error.__cause__}") from error
+        raise
     files = cut(Folder(saved), folder)
     return Incoming(adapter.digest, files)

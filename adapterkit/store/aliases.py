@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from adapterkit.errors import ConfigError, ConflictError, SelectionError
 
 from . import journal
-from .names import check_alias, parse
+from .names import Reference, check_alias, parse
 from .values import PRESENT, Version
 from .versions import alias_target, find, read_version
 
@@ -26,6 +26,7 @@ class Unset(enum.Enum):
 
 UNSET: Final = Unset.UNSET
 Expected = Version | str | int | None | Unset
+FITTING = "say which version it is: a number, cards@2, a digest, or None for an alias that is not there yet"
 
 
 def split(text: str) -> tuple[str, str]:
@@ -143,24 +144,33 @@ def _is_protected(db: sqlite3.Connection, name: str, alias: str) -> bool:
 def _check_expected(db: sqlite3.Connection, name: str, alias: str, current: int | None, expect: Expected) -> None:
     if isinstance(expect, Unset):
         return
-    wanted = _number(db, name, expect)
+    wanted = _number(db, name, current, expect)
     if wanted != current:
         there = f"points at {name}@{current}" if current else "is not there yet"
         hoped = f"{name}@{wanted}" if wanted else "nothing"
         raise ConflictError(f"{name}@{alias} {there}, not at {hoped}: nothing was changed; look again, then decide")
 
 
-def _number(db: sqlite3.Connection, name: str, expect: Version | str | int | None) -> int | None:
-    if expect is None or isinstance(expect, int):
+def _number(db: sqlite3.Connection, name: str, current: int | None, expect: Version | str | int | None) -> int | None:
+    """The number of the version that is meant; what it names may be gone.
+
+    Raises:
+        ConfigError: It is a version of another name, or no version by itself: an alias is always where it points.
+    """
+    if expect is None or (isinstance(expect, int) and not isinstance(expect, bool)):
         return expect
-    if isinstance(expect, str):
-        wanted = parse(expect)
-        if wanted.name == name and wanted.number:
-            return wanted.number  # as it is: what it names may be gone
-        expect = find(db, expect)
-    if expect.name != name:
+    if not isinstance(expect, (str, Version)):
+        raise ConfigError(f"expect={expect!r:.100} does not fit", [FITTING])
+    wanted = parse(expect) if isinstance(expect, str) else Reference(expect.name, expect.number)
+    if wanted.name not in ("", name):
         raise ConfigError("expect does not fit", [f"{expect} is no version of {name!r}"])
-    return expect.number
+    if wanted.digest:
+        found = find(db, f"{name}@sha256:{wanted.digest}")
+        here = read_version(db, name, current) if current else None
+        return current if here and here.digest == found.digest else found.number  # several versions may be one adapter
+    if not wanted.number:
+        raise ConfigError(f"expect={expect!r:.200} does not fit", [f"it means whatever is there; {FITTING}"])
+    return wanted.number
 
 
 def _check_protection(db: sqlite3.Connection, name: str, alias: str, expect: Expected, why: str) -> None:

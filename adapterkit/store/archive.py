@@ -15,7 +15,7 @@ import zlib
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from adapterkit.artifact.layout import KEPT, MOST_JSON_BYTES, MOST_WEIGHT_BYTES, WEIGHTS
-from adapterkit.errors import ArtifactError
+from adapterkit.errors import ArtifactError, StoreError
 
 from .listing import LISTING, MOST_LISTING_BYTES, MOST_VERSIONS
 from .names import NAME, NUMBER
@@ -98,14 +98,20 @@ def unpack(path: Path, folder: Path, max_bytes: int) -> None:
 
     Raises:
         ArtifactError: It has changed since.
+        StoreError: The disk is full, or the folder cannot be written.
     """
     with _opened(path, max_bytes) as reader:
         for name, size in _members(reader):
             target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as out:
-                for count in _chunks(size):
-                    out.write(reader.read(count))
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("xb") as out:
+                    for count in _chunks(size):
+                        out.write(reader.read(count))
+            except FileExistsError:
+                raise ArtifactError(f"its member {name!r} comes twice") from None
+            except OSError as error:
+                raise StoreError(f"{name} cannot be written to {str(folder)!r}: {error.strerror}") from error
 
 
 class _Reader:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import io
 import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
+from adapterkit.artifact.files import FLAGS
 from adapterkit.artifact.replacing import lock
 from adapterkit.errors import StoreError
 
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
     from .values import Piece
 
-__all__ = ["Blob", "Blobs"]
+__all__ = ["Blob", "Blobs", "hold", "open_blob"]
 
 NAME = re.compile(r"[0-9a-f]{64}")
 READ_ONLY = 0o444
@@ -45,10 +49,19 @@ class Blobs:
 
     folder: Path
     staged: Path
+    downloads: Path
 
     def path(self, sha256: str) -> Path:
         """Where a blob lies, if it is there."""
         return self.folder / sha256[:2] / sha256
+
+    def open(self, sha256: str) -> io.FileIO:
+        """The blob to be read.
+
+        Raises:
+            OSError: There is none, or what lies in its place is a link or no file.
+        """
+        return open_blob(self.path(sha256))
 
     def has(self, sha256: str) -> bool:
         """Whether it is there, as far as its name says."""
@@ -57,7 +70,7 @@ class Blobs:
     def is_sound(self, piece: Piece) -> bool:
         """Whether it is there, and every byte is what its name says."""
         try:
-            with self.path(piece.sha256).open("rb") as file:
+            with self.open(piece.sha256) as file:
                 size = os.fstat(file.fileno()).st_size
                 return size == piece.size and hashlib.file_digest(file, "sha256").hexdigest() == piece.sha256
         except OSError:
@@ -94,6 +107,8 @@ class Blobs:
             StoreError: The disk is full, or the store cannot be written.
         """
         wanted = sorted(set(pieces), key=lambda one: one.sha256)
+        if not wanted:
+            return
         try:
             for piece in wanted:
                 target = self.path(piece.sha256)
@@ -125,10 +140,7 @@ class Blobs:
 
     def used(self, sha256: str) -> float:
         """When a blob was last written or asked for; 0 where it is not there."""
-        try:
-            return self.path(sha256).stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+        return _used(self.path(sha256))
 
     def remove(self, sha256: str) -> bool:
         """Delete a blob; whether it was there."""
@@ -138,17 +150,25 @@ class Blobs:
             return False
         return True
 
-    def left(self, until: float) -> list[Path]:
-        """The folders in which dead writers have left something, and those of downloads that nobody went on with since a moment."""
-        downloads = self.staged.with_name("downloads")
-        old = [path for path in _inside(downloads) if path.stat().st_mtime < until]
-        return [path for path in (*_inside(self.staged), *old) if _is_left(path)]
+    def clear(self, until: float, *, dry_run: bool) -> int:
+        """Delete what dead writers have left, and the downloads that nobody went on with since a moment; how many folders."""
+        old = [path for path in _inside(self.downloads) if _used(path) < until]
+        return sum(_clear(path, dry_run=dry_run) for path in (*_inside(self.staged), *old))
 
     def _folders(self) -> list[Path]:
         try:
             return [Path(entry.path) for entry in os.scandir(self.folder) if entry.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
             return []
+
+
+def open_blob(path: Path) -> io.FileIO:
+    """A blob, wherever it lies; see :meth:`Blobs.open`."""
+    file = io.FileIO(os.open(path, FLAGS))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no plain file")
+    return file
 
 
 def _settle(piece: Path, target: Path) -> None:
@@ -162,17 +182,39 @@ def _inside(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def _is_left(folder: Path) -> bool:
-    """Whether nobody writes there any more; a folder that was made just now may not be held yet."""
+def _used(path: Path) -> float:
     try:
-        if time.time() - folder.stat().st_mtime < A_MOMENT and not any(folder.iterdir()):
-            return False
-    except (FileNotFoundError, NotADirectoryError):
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _clear(folder: Path, *, dry_run: bool) -> bool:
+    """Delete a folder in which nobody writes any more, while nobody can begin to; whether it is one."""
+    held = hold(folder)
+    if held is None:
         return False
-    held = lock(folder)
-    if held is not None:
+    try:
+        if time.time() - _used(folder) < A_MOMENT and not any(folder.iterdir()):
+            return False  # it was made just now, and may not be held yet
+        if not dry_run:
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
         os.close(held)
-    return held is not None
+    return True
+
+
+def hold(folder: Path) -> int | None:
+    """Hold a folder, and not what a link leads to: a descriptor to be closed; None where another does, or deleted it meanwhile."""
+    held = lock(folder)
+    if held is None:
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        state = folder.lstat()
+        if stat.S_ISDIR(state.st_mode) and os.path.samestat(state, os.fstat(held)):
+            return held
+    os.close(held)
+    return None
 
 
 def _sync(path: Path) -> None:

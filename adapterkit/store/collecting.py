@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import shutil
 from typing import TYPE_CHECKING
 
 from adapterkit.errors import ConfigError, SelectionError
@@ -54,12 +53,10 @@ def collect(index: Index, blobs: Blobs, *, grace: dt.timedelta, keep: int, dry_r
         if dry_run:
             gone = _unneeded_blobs(db, _old(blobs, until))
             raise _UndoneError
-    left = blobs.left(until.timestamp())
     if not dry_run:
         gone = _delete(index, blobs, until)
-        for folder in left:
-            shutil.rmtree(folder, ignore_errors=True)
-    return Collected(versions=tuple(ended), blobs=len(gone), bytes=sum(one.size for one in gone), staging=len(left))
+    left = blobs.clear(until.timestamp(), dry_run=dry_run)
+    return Collected(versions=tuple(ended), blobs=len(gone), bytes=sum(one.size for one in gone), staging=left)
 
 
 class _UndoneError(Exception):

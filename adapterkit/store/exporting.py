@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -34,6 +35,8 @@ def export(
     index: Index, blobs: Blobs, store: Path, path: str | os.PathLike[str], references: Iterable[str | Version] | None
 ) -> list[Version]:
     """Write versions out, all or nothing; see :meth:`Store.export`."""
+    from adapterkit.trust import check_trusted  # it needs torch, which looking into a store does not
+
     target = Path(path).absolute()
     check_apart(target, [store])
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
@@ -42,11 +45,15 @@ def export(
         chosen = _chosen(db, references)
         held = {version: StoredFiles(str(version), read_files(db, version), blobs) for version in chosen}
         listing = _listing(db, held)
+    with _gone_is_said(index, chosen):
+        for version, files in held.items():
+            check_trusted(files, origin=version.origin)
     text = (json.dumps(listing.to_json(), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".adapterkit-export-{secrets.token_hex(8)}")
     try:
-        (_write_tar if target.suffix == ".tar" else _write_folder)(staging, text, held)
+        with _gone_is_said(index, chosen):
+            (_write_tar if target.suffix == ".tar" else _write_folder)(staging, text, held)
         staging.replace(target)
     except (ArtifactError, OSError) as error:
         raise ArtifactError(f"the export is not written to {str(path)!r}: {error}") from error
@@ -54,6 +61,18 @@ def export(
         shutil.rmtree(staging, ignore_errors=True)
         staging.unlink(missing_ok=True)
     return chosen
+
+
+@contextlib.contextmanager
+def _gone_is_said(index: Index, versions: Iterable[Version]) -> Iterator[None]:
+    """Have what cannot be read, as its version was collected meanwhile, say so."""
+    try:
+        yield
+    except ArtifactError:
+        with index.reading() as db:
+            for version in versions:
+                find(db, version)
+        raise
 
 
 def _chosen(db: sqlite3.Connection, references: Iterable[str | Version] | None) -> list[Version]:

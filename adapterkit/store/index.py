@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Index"]
+__all__ = ["Index", "schema_problems"]
 
 APPLICATION = 0x41_4B_53_54
 """``AKST``, which ``file`` shows, and which tells the index from any other database."""
@@ -90,6 +90,8 @@ CREATE TABLE journal (
     before INTEGER,
     after INTEGER,
     why TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    origin TEXT NOT NULL,
     chain TEXT NOT NULL
 );
 CREATE INDEX journal_by_name ON journal (name, alias, seq);
@@ -200,6 +202,22 @@ class Index:
         except (OSError, sqlite3.Error) as error:
             if not self.path.exists():  # the faster one's collection may have taken the folder away
                 raise StoreError(f"the store {str(self.path.parent)!r} cannot be made: {error}") from error
+
+
+def schema_problems(db: sqlite3.Connection) -> Iterator[str]:
+    """Where tables, their indexes and triggers are not those that the store was made with."""
+    with contextlib.closing(_empty()) as made:
+        wanted, there = _schema(made), _schema(db)
+    for kind, name in sorted(wanted.keys() | there.keys()):
+        if (kind, name) not in there:
+            yield f"index: {kind} {name} is missing"
+        elif there[kind, name] != wanted.get((kind, name)):
+            yield f"index: {kind} {name} is not what the store was made with"
+
+
+def _schema(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    rows = db.execute("SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'")
+    return {(kind, name): sql for kind, name, sql in rows}
 
 
 def _connected(path: Path) -> sqlite3.Connection:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from adapterkit.config import canonical_json
 from adapterkit.errors import ConfigError
 
-from .names import check_text
+from .names import MOST_TEXT, check_text
 from .values import Entry
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOVES", "append", "author", "check_chain", "entries", "latest_moves", "moment", "now", "past", "timestamp"]
 
-COLUMNS = "seq, at, who, action, name, alias, before, after, why, chain"
+COLUMNS = "seq, at, who, action, name, alias, before, after, why, manifest, origin, chain"
 MOVES = ("promote", "rollback", "unalias")
 """What changes where an alias points."""
 
@@ -36,6 +36,8 @@ def append(
     before: int | None = None,
     after: int | None = None,
     why: str = "",
+    manifest: str = "",
+    origin: str = "",
 ) -> Entry:
     """Write a row, within the caller's transaction."""
     last = db.execute("SELECT seq, at, chain FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
@@ -50,10 +52,12 @@ def append(
         before=before,
         after=after,
         why=why,
+        manifest=manifest,
+        origin=origin,
     )
     values = _values(entry)
     db.execute(
-        f"INSERT INTO journal ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - our own columns
+        f"INSERT INTO journal ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - our own columns
         (*values, _chained(chain, values)),
     )
     return entry
@@ -146,7 +150,8 @@ def author(who: str | None, why: str = "") -> str:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container may have no name for its user
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    said = f"{user}@{socket.gethostname()}"  # $LOGNAME may say anything
+    return "".join(one if one.isprintable() else "?" for one in said)[:MOST_TEXT]
 
 
 def _entries(rows: Iterable[tuple[object, ...]]) -> Iterator[Entry]:
@@ -166,6 +171,8 @@ def _values(entry: Entry) -> tuple[int | str | None, ...]:
         entry.before,
         entry.after,
         entry.why,
+        entry.manifest,
+        entry.origin,
     )
 
 

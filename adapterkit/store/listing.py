@@ -25,7 +25,8 @@ SCHEMA = 1
 MOST_LISTING_BYTES = 64 << 20
 """Ten thousand versions take about a sixth of this."""
 MOST_VERSIONS = 10_000
-MOST_NUMBER = 1 << 31
+MOST_NUMBER = 10**15
+"""What no reference could say; an import keeps only numbers that are near to those here."""
 
 
 @attrs.frozen

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import attrs
 
 from adapterkit.artifact.layout import KEPT, MOST_JSON_BYTES, MOST_WEIGHT_BYTES, WEIGHTS
-from adapterkit.errors import ArtifactError
+from adapterkit.errors import ArtifactError, StoreError
 
+from .blobs import open_blob
 from .values import Piece, StoredFile
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class _Joined(io.RawIOBase):
                 return None
             path, self._rest = part
             try:
-                self._file = io.FileIO(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)))
+                self._file = open_blob(path)
             except OSError as error:
                 raise ArtifactError(f"{self._name}: its piece {path.name} cannot be read: {error.strerror}") from None
             if os.fstat(self._file.fileno()).st_size != self._rest:
@@ -179,7 +180,10 @@ class _Source:
 
     def read(self, most: int) -> bytes:
         data, self.head = self.head[:most], self.head[most:]
-        data = data or self.file.read(most) or b""
+        try:
+            data = data or self.file.read(most) or b""
+        except OSError as error:
+            raise ArtifactError(f"{self.name} cannot be read: {error.strerror}") from error
         if not data:
             raise ArtifactError(f"{self.name} shrank while it was read")
         self.whole.update(data)
@@ -191,15 +195,23 @@ class _Source:
 
 
 def _write(source: _Source, size: int, folder: Path) -> str:
-    """Write the next ``size`` bytes, and return their sha256, which the file is then called by."""
+    """Write the next ``size`` bytes, and return their sha256, which the file is then called by.
+
+    Raises:
+        ArtifactError: There are not so many.
+        StoreError: The disk is full, or the store cannot be written.
+    """
     digest, rest = hashlib.sha256(), size
     writing = folder / f".{secrets.token_hex(8)}"
-    with writing.open("xb") as out:
-        while rest:
-            data = source.read(min(rest, CHUNK))
-            digest.update(data)
-            out.write(data)
-            rest -= len(data)
-    sha256 = digest.hexdigest()
-    writing.replace(folder / sha256)
+    try:
+        with writing.open("xb") as out:
+            while rest:
+                data = source.read(min(rest, CHUNK))
+                digest.update(data)
+                out.write(data)
+                rest -= len(data)
+        sha256 = digest.hexdigest()
+        writing.replace(folder / sha256)
+    except OSError as error:
+        raise StoreError(f"{source.name} cannot be written to {str(folder)!r}: {error.strerror}") from error
     return sha256

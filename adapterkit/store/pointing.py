@@ -45,8 +45,8 @@ class Pointing:
         Args:
             reference: The version.
             alias: The alias, without the name.
-            expect: Where the caller takes it to point now: a version, its number or a reference; None for an alias that is not
-                there yet. Without it, the alias moves from wherever it points.
+            expect: Where the caller takes it to point now: a version, its number, ``cards@2`` or a digest; None for an alias that
+                is not there yet. Without it, the alias moves from wherever it points.
             why: One line for the journal.
             who: Who moves it; ``user@host`` without it.
 
@@ -54,6 +54,7 @@ class Pointing:
             The version that the alias points at.
 
         Raises:
+            ConfigError: ``expect`` names no version, but another name's, or what itself moves, as an alias does.
             ConflictError: It points elsewhere than was expected: somebody was faster. Nothing was changed.
             SelectionError: It is protected, and ``expect`` or ``why`` was not given.
             UnknownNameError: As :meth:`resolve` does.

@@ -11,6 +11,7 @@ from adapterkit.errors import ArtifactError, ConfigError, SelectionError, StoreE
 
 from . import adding, checkout, collecting, exporting, importing, journal, verifying, versions
 from .blobs import Blobs
+from .downloading import downloading
 from .index import Index
 from .leases import leasing
 from .names import check_name, check_origin
@@ -50,7 +51,7 @@ class Store(Pointing):
         self.folder = Path(given).expanduser().absolute()
         self._registry = registry
         self._index = Index(self.folder / "index.sqlite")
-        self._blobs = Blobs(self.folder / "blobs" / "sha256", self.folder / "staging")
+        self._blobs = Blobs(self.folder / "blobs" / "sha256", self.folder / "staging", self.folder / "downloads")
 
     @property
     def registry(self) -> Registry:
@@ -80,7 +81,8 @@ class Store(Pointing):
             name: What to call it: small letters, digits, dots, dashes and underscores.
             why: One line for the journal.
             who: Who adds it; ``user@host`` without it.
-            origin: Where it was pulled from, as a URL with its revision.
+            origin: Where it was pulled from, as a URL with its revision. Without it, a folder that a trust policy lets in comes from
+                its own path: its rule holds for what is in the store too.
 
         Raises:
             ArtifactError: The folder is refused.
@@ -97,9 +99,10 @@ class Store(Pointing):
                 try:
                     with self._index.writing(make=True) as db:
                         newest = adding.newest(db, name)
-                        if newest in adding.alike(db, incoming, name) and (not origin or newest.origin == origin):
+                        place = incoming.origin
+                        if newest in adding.alike(db, incoming, name) and (not place or newest.origin == place):
                             return newest
-                        return adding.register(db, incoming, self._blobs, name=name, who=author, why=why, origin=origin)
+                        return adding.register(db, incoming, self._blobs, name=name, who=author, why=why, origin=place)
                 except adding.BlobGoneError:
                     continue
         raise StoreError(f"{name!r} could not be added to {self}: its blobs were collected {TRIES} times meanwhile")
@@ -179,10 +182,35 @@ class Store(Pointing):
             The folder's true path.
 
         Raises:
-            ArtifactError: The files are damaged, or the folder holds something else.
+            ArtifactError: The files are damaged, the trust policy does not let them in, or the folder holds something else.
             UnknownNameError: As :meth:`resolve` does.
         """
-        return checkout.write(self.files(reference), folder, self.folder)
+        from adapterkit.trust import check_trusted
+
+        version = self.resolve(reference)
+        files = self.files(version)
+        try:
+            # or its rule could be walked around, by a folder that another one lets in
+            check_trusted(files, origin=version.origin)
+            return checkout.write(files, folder, self.folder)
+        except ArtifactError:
+            self.resolve(version)  # it may have been collected meanwhile
+            raise
+
+    def downloading(self, what: str) -> AbstractContextManager[Path]:
+        """A folder for what is fetched before it is added, for a block: ``with store.downloading(url) as folder:``.
+
+        Whoever was cut off, by a :class:`RemoteError`, Ctrl-C or a kill, finds what had arrived when they ask for the same again;
+        it goes when the block ends otherwise, or with a collection after its grace. Nobody else is given the folder meanwhile,
+        and no collection takes it: who asks for the same at once gets an empty one.
+
+        Args:
+            what: What is fetched, such as an address with its commit.
+
+        Raises:
+            StoreError: The store cannot be written, or a link lies where the folder belongs.
+        """
+        return downloading(self._blobs.downloads, what)
 
     def __contains__(self, reference: object) -> bool:
         """Whether a reference means a version that is present."""
@@ -206,7 +234,7 @@ class Store(Pointing):
             What was written.
 
         Raises:
-            ArtifactError: A version is damaged, or the disk is full; nothing is left there.
+            ArtifactError: A version is damaged or not let in by the trust policy, or the disk is full; nothing is left there.
             ConfigError: Something is there already.
             UnknownNameError: As :meth:`resolve` does.
         """
@@ -223,8 +251,9 @@ class Store(Pointing):
     ) -> Imported:
         """Take in what a store has exported: all of it, each adapter through the trusted loader, or nothing.
 
-        A version keeps its number where that was never given here, and gets the next one where it was. One that is here already is
-        not added again. Where it was pulled from there is what the exporter says, and not taken over: its origin here is the path.
+        A version keeps its number where that was never given here, and gets the next one where it was, or where it is more than
+        10,000 above the last one here. One that is here already is not added again. Where it was pulled from there is what the
+        exporter says, and not taken over: its origin here is the path.
 
         Args:
             path: The folder or the tar, which may be compressed with gzip.

@@ -88,6 +88,8 @@ class Entry:
         before: The number of the version that was there before; None where there was none.
         after: The number of the version that is there now; None where there is none.
         why: What they said.
+        manifest: Of a version that was added, as it says itself.
+        origin: The same.
         chain: The sha256 of the row and of the row before: none can be changed or taken out unnoticed.
     """
 
@@ -100,6 +102,8 @@ class Entry:
     before: int | None = None
     after: int | None = None
     why: str = ""
+    manifest: str = ""
+    origin: str = ""
     chain: str = ""
 
 

@@ -9,6 +9,7 @@ from adapterkit.artifact.layout import MANIFEST, MOST_JSON_BYTES
 from adapterkit.errors import ArtifactError
 
 from . import journal
+from .index import schema_problems
 from .pieces import StoredFiles
 from .values import COLLECTED, PRESENT, REMOVED, Checked, StoredFile, Version
 from .versions import read_files, read_version, read_versions
@@ -25,12 +26,18 @@ __all__ = ["check"]
 
 CHUNK = 1 << 20
 STATES = {"remove": REMOVED, "collect": COLLECTED}
+ADDITIONS = ("add", "import")
+PROTECTIONS = ("protect", "unprotect")
+FIELDS = ("state", "created", "who", "why", "manifest", "origin", "ended", "ended_by")
+"""What the journal knows of a version, and the index too."""
+UNKNOWN = {**dict.fromkeys(FIELDS, ""), "state": "unknown"}
 
 
 def check(index: Index, blobs: Blobs, tell: Callable[[int, int], None] | None = None) -> Checked:
     """Look at every row, every blob and every file; see :meth:`Store.check`."""
     problems: list[str] = []
     with index.reading() as db:
+        problems += schema_problems(db)
         problems += _index_problems(db)
         versions = read_versions(db, "state = 'present'")
         files = {str(version): read_files(db, version) for version in versions}
@@ -76,28 +83,49 @@ def _index_problems(db: sqlite3.Connection) -> Iterator[str]:
         (MANIFEST,),
     ):
         yield f"index: {name}@{number} has no files, or files although it is gone"
+    for name, number, size, whole in db.execute(
+        "SELECT name, number, bytes, sum(size) AS whole FROM versions JOIN files USING (name, number)"
+        " JOIN contents ON sha256 = content GROUP BY name, number HAVING whole != bytes"
+    ):
+        yield f"index: {name}@{number} has {size} bytes, and its files {whole}"
 
 
 def _disagreements(db: sqlite3.Connection, entries: list[Entry]) -> Iterator[str]:
     """Where the tables are not what the journal's changes make of them."""
-    states: dict[tuple[str, int], str] = {}
-    for entry in entries:
-        if entry.action in ("add", "import") and entry.after is not None:
-            states[entry.name, entry.after] = PRESENT
-        elif entry.action in STATES and entry.before is not None:
-            states[entry.name, entry.before] = STATES[entry.action]
-    rows = db.execute("SELECT name, number, state FROM versions").fetchall()
-    written = {(name, number): state for name, number, state in rows}
-    for name, number in sorted(states.keys() | written.keys()):
-        said, is_ = states.get((name, number), "unknown"), written.get((name, number), "unknown")
-        if said != is_:
-            yield f"journal: {name}@{number} is {said} by the journal, {is_} by the index"
-    pointing = {(name, alias): number for name, alias, number in db.execute("SELECT name, alias, number FROM aliases")}
+    said = _replayed(entries)
+    written = {str(one): {field: getattr(one, field) for field in FIELDS} for one in read_versions(db, "true")}
+    for version in sorted(said.keys() | written.keys()):
+        there, here = said.get(version, UNKNOWN), written.get(version, UNKNOWN)
+        if there["state"] != here["state"]:
+            yield f"journal: {version} is {there['state']} by the journal, {here['state']} by the index"
+            continue
+        for field in FIELDS[1:]:
+            if there[field] != here[field]:
+                yield f"journal: {version}: {field} is {there[field]!r} by the journal, {here[field]!r} by the index"
+    rows = db.execute("SELECT name, alias, number, protected FROM aliases")
+    pointing = {(name, alias): (number, bool(protected)) for name, alias, number, protected in rows}
     moves = journal.latest_moves(db)
+    protections = {(one.name, one.alias): one.action == "protect" for one in entries if one.action in PROTECTIONS}
     for name, alias in sorted(pointing.keys() | moves.keys()):
-        if pointing.get((name, alias)) != moves.get((name, alias)):
-            there, here = moves.get((name, alias)), pointing.get((name, alias))
-            yield f"journal: {name}@{alias} points at {there} by the journal, at {here} by the index"
+        (number, protected), moved = pointing.get((name, alias), (None, False)), moves.get((name, alias))
+        if number != moved:
+            yield f"journal: {name}@{alias} points at {moved} by the journal, at {number} by the index"
+        if protected != protections.get((name, alias), False):
+            yield f"journal: whether {name}@{alias} is protected is {not protected} by the journal, {protected} by the index"
+
+
+def _replayed(entries: list[Entry]) -> dict[str, dict[str, str]]:
+    """What the index must say of every version, as far as the journal knows."""
+    said: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        if entry.action in ADDITIONS:
+            values = (PRESENT, entry.at, entry.who, entry.why, entry.manifest, entry.origin, "", "")
+            said[f"{entry.name}@{entry.after}"] = dict(zip(FIELDS, values, strict=True))
+        elif entry.action in STATES:
+            ended = {"state": STATES[entry.action], "ended": entry.at, "ended_by": entry.who}
+            before = f"{entry.name}@{entry.before}"
+            said[before] = {**said.get(before, UNKNOWN), **ended}
+    return said
 
 
 def _broken(contents: dict[str, StoredFile], blobs: Blobs, tell: Callable[[int, int], None]) -> dict[str, list[str]]:
@@ -124,7 +152,7 @@ def _piece_problem(piece: Piece, blobs: Blobs, whole: hashlib._Hash) -> str:
     """What is wrong with a piece, whose bytes go through the digest of the whole file; empty where nothing is."""
     digest, size = hashlib.sha256(), 0
     try:
-        with blobs.path(piece.sha256).open("rb") as part:
+        with blobs.open(piece.sha256) as part:
             while data := part.read(CHUNK):
                 digest.update(data)
                 whole.update(data)

@@ -72,16 +72,18 @@ class Policy:
             raise ConfigError(f"the trust policy {str(path)!r} does not fit", problems)
         return cls(path, signers, rules)
 
-    def check(self, origin: str | os.PathLike[str]) -> Rule:
+    def check(self, origin: str | os.PathLike[str], *, follow: bool = True) -> Rule:
         """The rule that lets adapters of an origin in, a signature provided where it asks for one.
 
         Args:
             origin: The folder's path or the URL with its revision; empty for what was made here.
+            follow: Whether links of it are followed. Not where they were before: who reads what was found then must not have it
+                looked for again, as a link may be changed in between.
 
         Raises:
             TrustError: No rule names it.
         """
-        source = self._source(origin)
+        source = self._source(origin, follow=follow)
         for rule in self.rules:
             if rule.source.matches(source, any_case=True):
                 if rule.source.matches(source):
@@ -95,13 +97,13 @@ class Policy:
         Raises:
             TrustError: There is no such rule.
         """
-        source = self._source(url)
+        source = self._source(url, follow=True)
         if not any(rule.source.names(source.place) for rule in self.rules):
             raise self._refusal(source)
 
-    def _source(self, origin: str | os.PathLike[str]) -> Source:
+    def _source(self, origin: str | os.PathLike[str], *, follow: bool) -> Source:
         try:
-            return Source.of(origin)
+            return Source.at(origin) if follow else Source.of(origin)
         except ValueError as error:
             raise TrustError(f"no rule of the trust policy {str(self.path)!r} can be about it: {error}") from None
 

@@ -55,8 +55,8 @@ def read_trusted(source: str | os.PathLike[str] | Files, registry: Registry, *, 
     Args:
         source: The adapter's folder, or its files wherever they lie.
         registry: Where its method is looked up.
-        origin: Where it comes from, as a URL with its revision. Without one, a folder comes from its own path, and files that lie
-            elsewhere were made here.
+        origin: Where it comes from, as a URL with its revision or a whole path; links of it are not followed. Without one, a folder
+            comes from its own true path, and files that lie elsewhere were made here.
 
     Raises:
         TrustError: The policy does not let it in.
@@ -121,9 +121,9 @@ def check_trusted(source: str | os.PathLike[str] | Files, *, origin: str = "") -
 
 
 def _found(source: str | os.PathLike[str] | Files, policy: Policy, origin: str) -> tuple[Files, Rule]:
-    """The files, whose folder is looked up once, and the rule that lets them in."""
+    """The files, whose folder is looked up once, and the rule that lets them in: links are not followed again for it."""
     files = Folder(find_folder(source)) if isinstance(source, (str, os.PathLike)) else source
-    return files, policy.check(origin or (files.path if isinstance(files, Folder) else ""))
+    return files, policy.check(origin or (files.path if isinstance(files, Folder) else ""), follow=False)
 
 
 @contextlib.contextmanager

@@ -8,18 +8,28 @@ from pathlib import Path
 
 import attrs
 
-__all__ = ["LOCAL", "Pattern", "Source"]
+__all__ = ["LOCAL", "PASSWORD", "Pattern", "Source", "true_url"]
 
 LOCAL = "local"
 """The source of what was made on this machine and lies in its store."""
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
 _FOLDERS = ("file", "local")
 """Schemes whose paths are folders here, which links may lead to."""
+PASSWORD = re.compile(
+    r"[a-z][a-z0-9+.-]*://"
+    r"(?!([^/:@]*@)?([^/:@]*|\[[0-9a-f:.]*\]):[0-9]{1,5}(/[^@]*(@[^@/]*)?)?$|[a-z]:/[^@]*(@[^@/]*)?$)"  # a port, a drive
+    r"[^/]*:.*@",
+    re.DOTALL | re.IGNORECASE,
+)
+"""A URL with a password, which may hold slashes: a colon before the first slash that begins no port, and an ``@`` behind."""
 
 
 @attrs.frozen
 class Source:
     """Where an adapter comes from.
+
+    Links are followed once, by :meth:`at`, before anything is read. What was found then is read, and is what is held to a policy
+    then and later: whoever changes a link in between changes nothing.
 
     Attributes:
         place: :data:`LOCAL`, the true path of a folder, or a URL without its revision.
@@ -31,7 +41,7 @@ class Source:
 
     @classmethod
     def of(cls, origin: str | os.PathLike[str]) -> Source:
-        """The source that a folder's path or a URL names; nothing at all is what was made here.
+        """The source that a whole path or a URL names, whose links were followed before; nothing at all is what was made here.
 
         Raises:
             ValueError: It could be read in several ways: a part of it is empty, ``.`` or ``..``; or it holds a password.
@@ -40,9 +50,26 @@ class Source:
         if not text or text == LOCAL:
             return cls(LOCAL)
         if not _URL.fullmatch(text):
+            path = Path(text).as_posix()
+            _check_whole(text, path)
+            _check_parts(text, path.strip("/").split("/") if path != "/" else [])
+            return cls(path)
+        return cls(*_split(text))
+
+    @classmethod
+    def at(cls, origin: str | os.PathLike[str]) -> Source:
+        """The source to which a folder's path or a URL leads now.
+
+        Raises:
+            ValueError: As of :meth:`of`.
+        """
+        text = os.fspath(origin)
+        if not text or text == LOCAL:
+            return cls(LOCAL)
+        if not _URL.fullmatch(text):
             return cls(_true(text))
         place, revision = _split(text)
-        return cls(place, revision)
+        return cls(true_url(place), revision)
 
     def __str__(self) -> str:
         return f"{self.place}@{self.revision}" if self.revision else self.place
@@ -76,6 +103,8 @@ class Pattern:
             return cls(text, LOCAL)
         if _URL.fullmatch(text):
             place, revision = _split(text)
+            scheme, _, path = place.partition("://")
+            place = f"{scheme}://{_true_before_star(path)}" if scheme in _FOLDERS else place
         else:
             path = Path(text).expanduser()
             if not path.is_absolute():
@@ -105,17 +134,24 @@ def _split(url: str) -> tuple[str, str]:
     scheme, rest = parsed["scheme"].lower(), parsed["rest"]
     before, slash, last = rest.rpartition("/")
     name, _, revision = last.rpartition("@") if "@" in last else (last, "", "")
-    if re.match(r"[^/@]*:[^/]*@", rest):
+    if PASSWORD.match(url):
         raise ValueError("a URL holds a password: leave it out, and give it as the place's own settings say")
     path = f"{before}{slash}{name}".removesuffix("/")
-    _check_parts(url, path.removeprefix("/").split("/"))
+    _check_parts(url, (path.removeprefix("/") if scheme in _FOLDERS else path).split("/"))
     if scheme in _FOLDERS:
-        if not Path(path).is_absolute():
-            raise ValueError(
-                f"{url!r:.200} is another folder wherever it is asked from: write the whole path, file:///…"
-            )
-        path = _true_before_star(path)
+        _check_whole(url, path)
     return f"{scheme}://{path}", revision
+
+
+def true_url(url: str) -> str:
+    """A URL without its revision, whose path is taken to where it leads if it is a folder's."""
+    scheme, _, path = url.partition("://")
+    return f"{scheme}://{_true(os.path.expanduser(path))}" if scheme in _FOLDERS else url  # noqa: PTH111 - "~" alone may lead nowhere
+
+
+def _check_whole(text: str, path: str) -> None:
+    if not Path(path).is_absolute():
+        raise ValueError(f"{text!r:.200} is another folder wherever it is asked from: write the whole path, file:///…")
 
 
 def _check_parts(text: str, parts: list[str]) -> None:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import re
-import secrets
 import shutil
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +14,18 @@ from adapterkit import ConfigError, RemoteError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Place", "place_of"]
+__all__ = ["A_DAY", "CHUNK", "Place", "place_of"]
 
-INCOMING = "incoming"
-"""Where files are that are not complete yet; whoever was killed has left some."""
 EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "azure", "abfs": "azure", "sftp": "sftp"}
 """The extra of adapterkit's that brings what a scheme needs."""
 OBJECTS = ("s3", "gs", "gcs", "az", "abfs", "oss")
 """Where there are no folders to make, and making one would make a bucket."""
 CHUNK = 1 << 20
 AT_ONCE = 8
-A_DAY = 86_400
+A_DAY = 86_400.0
 """Seconds in which somebody who is alive writes something."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^?#]+")
+_PASSWORD = re.compile(r"[a-z0-9+.-]+://[^/@]*:(?![0-9]{1,5}(/[^@]*)?$).*@", re.DOTALL)
 _QUERY = re.compile(r"\?\S*")
 _IN_PROCESS = threading.Lock()
 
@@ -45,7 +40,7 @@ def place_of(url: str) -> Place:
     problems = []
     if not _URL.fullmatch(url) or "::" in url:
         problems.append("the URL must be scheme://path, with nothing but a path behind")
-    if re.match(r"[^/@]*:[^/]*@", path):
+    if _PASSWORD.match(url):
         problems = [
             "the URL holds a password, which would be written down wherever the URL is: give it as fsspec's settings"
         ]
@@ -53,6 +48,8 @@ def place_of(url: str) -> Place:
         problems.append("a part of the URL's path is empty, '.' or '..'")
     if problems:
         raise ConfigError("the place cannot be used", problems)
+    from .folder import Folder
+
     return {"file": Folder, "memory": Memory}.get(scheme, Place)(scheme, url)
 
 
@@ -185,19 +182,39 @@ class Place:
         with self.reaching("remove"):
             self.fs.rm_file(self.path(name))
 
-    def has_folder(self, name: str) -> bool:
-        """Whether there is a folder with something in it."""
-        with self.reaching("look at a folder"):
+    def names(self, folder: str) -> list[str]:
+        """Every file in a folder and in the folders within, by its path from there, in order."""
+        root = self.path(folder).strip("/") + "/"
+        with self.reaching("list"):
             self.fs.invalidate_cache()
-            return bool(self.fs.exists(self.path(name)))
+            try:
+                found = [str(path).lstrip("/") for path in self.fs.find(self.path(folder))]
+            except FileNotFoundError:
+                return []
+        return sorted(path.removeprefix(root) for path in found if path.startswith(root))
+
+    def folders(self, folder: str) -> list[str]:
+        """The names of the folders in a folder, in order; none where there are only names with slashes."""
+        if self.scheme in OBJECTS:
+            return []
+        with self.reaching("list"):
+            try:
+                listed = self.fs.ls(self.path(folder), detail=True)
+            except FileNotFoundError:
+                return []
+            return sorted(
+                one["name"].rstrip("/").rpartition("/")[2] for one in listed if one["type"] == "directory"
+            )
 
     def remove_folder(self, name: str) -> None:
-        """Take a folder away with all that is in it."""
-        with self.reaching("remove"):
-            self.fs.rm(self.path(name), recursive=True)
+        """Take a folder away if there is nothing in it; else it stays."""
+        if self.scheme not in OBJECTS:
+            with self.reaching("remove"), contextlib.suppress(OSError):
+                if not self.fs.ls(self.path(name), detail=False):  # as not every file system asks
+                    self.fs.rmdir(self.path(name))
 
-    def clear_up(self) -> None:
-        """Take away what writers that were killed have left, where they leave something."""
+    def clear_up(self, older_than: float = A_DAY) -> None:
+        """Take away what writers that were killed have left so many seconds ago, where they leave something."""
 
     def _make_folder(self, name: str) -> None:
         if self.scheme not in OBJECTS:
@@ -210,65 +227,6 @@ class Memory(Place):
     def create(self, name: str, data: bytes) -> bool:
         with _IN_PROCESS:
             return super().create(name, data)
-
-
-class Folder(Place):
-    """A folder: files are written beside and moved into their places, so that nobody sees half of one."""
-
-    def put(self, source: Path, name: str) -> None:
-        with self.reaching("write"), self._incoming(name) as (incoming, target):
-            with source.open("rb") as file, incoming.open("wb") as copy:
-                shutil.copyfileobj(file, copy, CHUNK)
-                _sync(copy)
-            incoming.replace(target)
-
-    def copy(self, name: str, other: str) -> None:
-        self.put(Path(self.path(name)), other)
-
-    def create(self, name: str, data: bytes) -> bool:
-        with self.reaching("write"), self._incoming(name) as (incoming, target):
-            with incoming.open("xb") as file:
-                file.write(data)
-                _sync(file)
-            try:
-                target.hardlink_to(incoming)
-            except FileExistsError:
-                return target.read_bytes() == data
-            except OSError as error:
-                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-                    raise
-                raise RemoteError(
-                    f"{self.url}: its file system has no hard links, by which a version is published whole and once: "
-                    "give a folder on another one"
-                ) from None
-            return True
-
-    def clear_up(self) -> None:
-        with self.reaching("clear up"):
-            for left in Path(self.path(INCOMING)).glob("*"):
-                with contextlib.suppress(FileNotFoundError):
-                    if time.time() - left.stat().st_mtime > A_DAY:
-                        left.unlink()
-
-    def remove_folder(self, name: str) -> None:
-        super().remove_folder(name)
-        with contextlib.suppress(OSError):
-            Path(self.path(name)).parent.rmdir()  # the repository's own, once nothing is left in it
-
-    @contextlib.contextmanager
-    def _incoming(self, name: str) -> Iterator[tuple[Path, Path]]:
-        target, incoming = Path(self.path(name)), Path(self.path(f"{INCOMING}/{secrets.token_hex(8)}"))
-        for folder in (target.parent, incoming.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-        try:
-            yield incoming, target
-        finally:
-            incoming.unlink(missing_ok=True)
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _texts(options: Any) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from adapterkit import ConfigError, ConflictError, RemoteError, Revision, UnknownNameError
 
-from .place import INCOMING, Place, place_of
+from .folder import INCOMING
+from .place import Place, place_of
 from .records import ID, MOST_FILES, TAG, File, Record, check_name, hash_file, read_tag, version_id, write_tag
 
 if TYPE_CHECKING:
@@ -182,13 +184,70 @@ class FsspecRepository:
         self._place.remove(f"{TAGS}/{name}.json")
 
     def delete(self) -> None:
-        """Take away every version, tag and record; what else is in the folder stays."""
-        there = [folder for folder in (LOG, TAGS, VERSIONS, INCOMING) if self._place.has_folder(folder)]
-        if not there:
-            raise UnknownNameError("repository", self._place.url, (), reason="nothing is published there")
-        # the log first: from then on there are no versions, and a call that is cut off can be made again
-        for folder in there:
+        """Take away every version, tag and record. What else is there stays, in folders of these names too."""
+        records = self._to_delete()
+        # the newest first, and set aside until all is gone: there are fewer and fewer versions, then none, and a call that is
+        # cut off can be made again
+        for name in sorted(records, reverse=True):
+            if _RECORD.fullmatch(name):
+                self._place.copy(f"{LOG}/{name}", f"{LOG}/{_aside(name)}")
+                self._place.remove(f"{LOG}/{name}")
+        self._delete_files(list(records.values()))
+        for name in sorted(self._entries(TAGS)):
+            if self._is_tag(name):
+                self._place.remove(f"{TAGS}/{name}")
+        self._place.clear_up(older_than=-math.inf)
+        for name in sorted({_aside(name) for name in records}):
+            self._place.remove(f"{LOG}/{name}")
+        for folder in (LOG, TAGS, VERSIONS, INCOMING, ""):
             self._place.remove_folder(folder)
+
+    def _to_delete(self) -> dict[str, Record]:
+        """The records of the log, and those that were set aside by a deletion that was cut off, by their files' names.
+
+        Raises:
+            UnknownNameError: There is none.
+            RemoteError: There are files of such names, but none is a record.
+        """
+        entries = {name: size for name, size in self._entries(LOG).items() if _RECORD.fullmatch(_plain(name))}
+        if not entries:
+            raise UnknownNameError("repository", self._place.url, (), reason="nothing is published there")
+        records: dict[str, Record] = {}
+        refused = ""
+        for name, size in sorted(entries.items()):
+            try:
+                records[name] = self._read_record(f"{LOG}/{name}", size)
+            except RemoteError as error:
+                refused = refused or str(error)
+        if not records:
+            raise RemoteError(f"{refused}; nothing was deleted")
+        return records
+
+    def _delete_files(self, records: Sequence[Record]) -> None:
+        """Take away the files of versions, and of what was sent but never published: in a folder of an id, all of such names."""
+        ids, names = {one.id for one in records}, {name for one in records for name in one.files}
+        held: dict[str, set[str]] = {}
+        for path in self._place.names(VERSIONS):
+            version, _, name = path.partition("/")
+            held.setdefault(version, set()).add(name)
+        ours = [one for one in sorted(held) if one in ids or (ID.fullmatch(one) and held[one] <= names)]
+        folders = {f"{VERSIONS}/{one}" for one in self._place.folders(VERSIONS) if ID.fullmatch(one)}
+        for version in ours:
+            for name in sorted(held[version] & names):
+                self._place.remove(f"{VERSIONS}/{version}/{name}")
+                folders.update(f"{VERSIONS}/{version}/{parent}" for parent in _parents(name))
+        for folder in sorted(folders, reverse=True):  # those within before those around them
+            self._place.remove_folder(folder)
+
+    def _is_tag(self, name: str) -> bool:
+        tag = name.removesuffix(".json")
+        if tag == name or not TAG.fullmatch(tag):
+            return False
+        try:
+            self._tag(tag, self._place.size(f"{TAGS}/{name}") or 0)
+        except RemoteError:
+            return False
+        return True
 
     # -- reading what may be a stranger's -----------------------------------------------------------------------------
 
@@ -210,8 +269,10 @@ class FsspecRepository:
         return entries
 
     def _record(self, log: Sequence[int], number: int) -> Record:
-        path = f"{LOG}/{number:08}.json"
-        data = self._small(path, log[number - 1], MOST_RECORD_BYTES)
+        return self._read_record(f"{LOG}/{number:08}.json", log[number - 1])
+
+    def _read_record(self, path: str, size: int) -> Record:
+        data = self._small(path, size, MOST_RECORD_BYTES)
         try:
             return Record.read(data)
         except ValueError as error:
@@ -254,6 +315,22 @@ class FsspecRepository:
                 f"{self._place.url}: {path} is refused: it has {size:,} bytes, and 1 to {most:,} are read"
             )
         return self._place.read(path, size)
+
+
+def _aside(name: str) -> str:
+    """What a record is called from when its repository is deleted."""
+    return f"{_plain(name).removesuffix('.json')}.deleted.json"
+
+
+def _plain(name: str) -> str:
+    """What a record was called before."""
+    return name.replace(".deleted.json", ".json")
+
+
+def _parents(name: str) -> list[str]:
+    """The folders that a file's name leads through, by their paths."""
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
 
 
 class _Written:

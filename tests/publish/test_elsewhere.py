@@ -33,7 +33,8 @@ def test_a_version_s_whole_life(url, make, store):
     rollback(f"{url}@v1")
     assert store.load(pull(url, store=store)) == make(seed=1)
     delete(url)
-    assert revisions(url) == []
+    with pytest.raises(UnknownNameError):
+        revisions(url)
 
 
 def test_what_was_changed_there_is_refused(make, store, tmp_path):

@@ -6,8 +6,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from adapterkit import Adapter, ArtifactError, ConflictError, PublishError, RemoteError, UnknownNameError, publish, pull
+from adapterkit import (
+    Adapter,
+    ArtifactError,
+    ConflictError,
+    PublishError,
+    Registry,
+    RemoteError,
+    UnknownNameError,
+    hookimpl,
+    publish,
+    pull,
+)
 from adapterkit.publishing import delete, revisions, rollback, tag, untag
+from adapterkit.testing.hub import Fault
 from tests.publish.conftest import ABOUT, EVALUATION
 
 URL = "hf://org/cards"
@@ -17,7 +29,7 @@ def test_what_is_pulled_is_what_was_published(either_hub, make, store):
     made = publish(make(), URL, **ABOUT)
     assert made.is_new
     version = pull(f"{URL}@v1", store=store)
-    assert (version.name, version.number) == ("cards", 1)
+    assert (version.name, version.number) == ("org--cards", 1)
     assert version.origin == f"{URL}@{made.revision}"
     assert version.digest == make().digest == made.digest
     loaded = store.load(version)
@@ -43,7 +55,7 @@ def test_versions_are_commits_with_tags(either_hub, make, store):
     assert found[0].message == "better"
     for name, seed in {"v1": 1, "v2": 2, one.revision: 1, two.revision: 2, "main": 2}.items():
         assert store.load(pull(f"{URL}@{name}", store=store)) == make(seed=seed)
-    assert len(store.versions("cards")) == 2  # the same commit is not brought in again
+    assert len(store.versions("org--cards")) == 2  # the same commit is not brought in again
 
 
 def test_a_new_repository_is_private_unless_it_is_asked_otherwise(either_hub, make):
@@ -76,7 +88,8 @@ def test_deleting_takes_everything(either_hub, make):
     publish(make(), URL, **ABOUT)
     delete(URL)
     assert not either_hub.repositories
-    assert revisions(URL) == []
+    with pytest.raises(UnknownNameError, match="you may not see it"):
+        revisions(URL)
     with pytest.raises(UnknownNameError, match="none that you may delete"):
         delete(URL)
     with pytest.raises(UnknownNameError, match="you may not see it"):
@@ -143,7 +156,7 @@ def test_a_secret_is_not_published(hub, make, secret):
 
 
 @pytest.mark.parametrize(
-    "url", ["hf://cards", "hf://a/b/c", "cards", "hf://", "https://user:pw@host/x", "hf://org/../x"]
+    "url", ["hf://cards", "hf://a/b/c", "cards", "hf://", "https://user:pw@host/x", "hf://org/../x", "hf:///org/x"]
 )
 def test_what_is_no_address_is_refused(hub, make, url):
     with pytest.raises((RemoteError, ValueError)) as refused:
@@ -182,8 +195,6 @@ def test_an_adapter_publishes_itself(hub, make):
 
 
 def test_a_plugin_may_veto(hub, make):
-    from adapterkit import Registry, hookimpl
-
     class Gate:
         @hookimpl
         def adapterkit_before_publish(self, adapter, url, card):
@@ -227,7 +238,7 @@ def test_the_same_adapter_from_elsewhere_is_a_version_of_its_own_and_no_blob_mor
     store.add(make(), "cards")
     publish("cards@1", URL, **ABOUT, store=store)
     blobs = store.verify().blobs
-    pulled = [pull(URL, store=store) for _ in range(2)]
+    pulled = [pull(URL, name="cards", store=store) for _ in range(2)]
     assert [str(one) for one in pulled] == ["cards@2", "cards@2"]  # its manifest calls the base as others find it
     publish("cards@2", "hf://org/again", **{**ABOUT, "license": "mit"}, store=store)
     again = pull("hf://org/again", name="cards", store=store)
@@ -299,3 +310,60 @@ def test_a_token_is_in_no_error_no_log_and_no_file(hub, make, store, monkeypatch
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 3
     assert not [path for path in files if CANARY.encode() in path.read_bytes()]
+
+
+def test_another_server_of_the_same_name_is_not_taken_for_the_first(hub, make, store):
+    publish(make(seed=1), URL, **ABOUT)
+    first = pull(f"{URL}@v1", store=store)
+    before = len(hub.requests)
+    assert pull(f"{URL}@v1", store=store) == first
+    assert not [one for one in hub.requests[before:] if "safetensors" in one.path and one.method == "GET"]
+    hub.faults.add(Fault("wrong_bytes", path="adapterkit.json", times=None))  # as a mirror may hold under this commit
+    with pytest.raises(ArtifactError, match=r"adapterkit\.json"):
+        pull(f"{URL}@v1", store=store)
+
+
+def test_a_veto_holds_for_models_and_for_going_back(hub, make, tiny, tmp_path):
+    class Gate:
+        @hookimpl
+        def adapterkit_before_publish(self, adapter, url):
+            raise ValueError(f"not {adapter.method if adapter else 'a model'} to {url}")
+
+    publish(make(), URL, **ABOUT)
+    registry = Registry()
+    registry.add(Gate())
+    with pytest.raises(ValueError, match="not lora to hf://org/cards"):
+        rollback(f"{URL}@v1", registry=registry)
+    whole = tiny.bake(make(), tmp_path / "whole", min_survived=0).folder
+    with pytest.raises(ValueError, match="not a model to hf://org/whole"):
+        publish(whole, "hf://org/whole", **ABOUT, registry=registry)
+    assert set(hub.repositories) == {"org/cards"}
+
+
+@pytest.mark.parametrize("where", ["message", "description", "limits"])
+def test_a_secret_of_this_process_is_not_published_wherever_it_is_said(hub, make, monkeypatch, where):
+    monkeypatch.setenv("TEAM_API_KEY", "correct horse battery")
+    with pytest.raises(PublishError, match=r"the value of \$TEAM_API_KEY") as refused:
+        publish(make(), URL, **ABOUT, **{where: "it is correct horse battery"})
+    assert "battery" not in str(refused.value)
+    assert not hub.repositories
+
+
+def test_an_address_as_a_browser_shows_it_says_how_it_is_written(hub):
+    with pytest.raises(ValueError, match="hf://org/cards"):
+        pull("https://huggingface.co/org/cards/tree/main")
+
+
+def test_what_is_pulled_stays_apart_from_what_was_named(hub, make, store, tiny):
+    publish(make(seed=1), URL, **ABOUT)
+    store.add(make(seed=2), "cards")
+    tiny.load(f"{URL}@v1")
+    assert store.load("cards") == make(seed=2)
+    assert store.load("org--cards") == make(seed=1)
+
+
+def test_a_signature_that_does_not_go_along_is_said(hub, make, tmp_path, caplog):
+    folder = make().save(tmp_path / "cards")
+    (folder / "model.sig").write_text("{}")
+    publish(folder, URL, **ABOUT)
+    assert "does not go along" in caplog.text

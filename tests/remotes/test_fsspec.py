@@ -371,10 +371,10 @@ def test_a_publisher_that_is_killed_leaves_a_version_or_none(tmp_path):
         process.communicate()
         for one in repository(url).revisions():
             assert len(fetched(repository(url), one.id, tmp_path, ["adapter.txt"])["adapter.txt"]) >= 3000
-    for left in (root / "incoming").glob("*"):
+    for left in (root / ".adapterkit-incoming").glob("*"):
         os.utime(left, (0, 0))
     push(repository(url), files(tmp_path, "after"), parent=repository(url).resolve())
-    assert list((root / "incoming").iterdir()) == []
+    assert list((root / ".adapterkit-incoming").iterdir()) == []
 
 
 # -- s3, where test_services.py runs this file ------------------------------------------------------------------------------
@@ -492,10 +492,10 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_nothing_is_published(tm
 
 
 def test_a_file_system_without_hard_links_says_so(tmp_path, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    monkeypatch.setattr(os, "link", refuse)
     place = repository(new_url("file", tmp_path))
     with pytest.raises(RemoteError, match="no hard links"):
         push(place, files(tmp_path, "one"))

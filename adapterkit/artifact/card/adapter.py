@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from adapterkit.artifact.layout import WEIGHTS
@@ -70,7 +71,7 @@ def _title(about: About) -> str:
 def _introduction(about: About) -> str:
     method = plain(about.values["method"])
     base = about.linked_base
-    text = f"Made with the method {method} of adapterkit: weights to be used with their base model"
+    text = f"Made with the method {method} of adapterkit (`pip install adapterkit`): weights to be used with their base model"
     text += f", {base}" if base else ""
     text += f" at revision {plain(about.base_revision)}" if base and about.base_revision else ""
     return text + ", which they do not contain."
@@ -85,12 +86,22 @@ def _use(about: About) -> str:
     elif isinstance(rows, int):
         files = ", ".join(map(str, data["files"])) if isinstance(data.get("files"), list) else ""
         of = f" of {plain(files)}" if files else ""
-        count = f"{rows:,} row{'' if rows == 1 else 's'}{of}"
+        seen = _seen(about.part("training"))
+        part = f"{seen:,} of " if seen is not None and seen < rows else ""
+        count = f"{part}{rows:,} row{'' if rows == 1 else 's'}{of}"
         trained = f"It was trained on {count}, and is for prompts like those."
     else:
         trained = "What it was trained on is not recorded."
     base = "the base" if about.base else "its base"
     return f"{trained} {unknown(about)} Whatever {base} gets wrong or must not be used for holds for it as well."
+
+
+def _seen(training: Mapping[str, Any]) -> int | None:
+    """How many rows the steps had taken in together, if each had its full batch."""
+    options = training.get("options")
+    options = options if isinstance(options, dict) else {}
+    counts = (training.get("steps"), options.get("batch_size"), options.get("gradient_accumulation_steps", 1))
+    return math.prod(counts) if all(isinstance(count, int) for count in counts) else None
 
 
 def _digests(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

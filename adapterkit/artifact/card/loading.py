@@ -26,9 +26,14 @@ def load_adapter(about: About) -> Iterator[str]:
         yield "With PEFT:"
         where, revision = _on_hub(about)
         yield code(
-            "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+            "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
             f"model = AutoModelForCausalLM.from_pretrained({_base(about)})\n"
-            f"model = PeftModel.from_pretrained(model, {literal(where or _folder(about))}{revision})"
+            f"model = PeftModel.from_pretrained(model, {literal(where or _folder(about))}{revision})\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({_base(about)})\n"
+            'turns = [{"role": "user", "content": "..."}]\n'
+            'inputs = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)\n'
+            "answer = model.generate(**inputs, max_new_tokens=64)[0, inputs['input_ids'].shape[1]:]\n"
+            "print(tokenizer.decode(answer, skip_special_tokens=True))"
         )
     yield from _vllm(about)
 
@@ -59,8 +64,10 @@ def _here(about: About) -> Iterator[str]:
         yield code(f"from adapterkit import Adapter\n\nadapter = Adapter.load({place})")
         return
     yield code(
-        f"from adapterkit import Base\n\nbase = Base({_base(about)})\nadapter = base.load({place})\nbase.use(adapter)"
+        f"from adapterkit import Base\n\nbase = Base({_base(about)})\nadapter = base.load({place})\n"
+        'print(base.generate("...", adapter=adapter))'
     )
+    yield "The prompt is one user turn of the base's chat template, where it has one, as it was in training."
 
 
 def _base(about: About) -> str:

@@ -47,7 +47,7 @@ def _trained(training: Mapping[str, Any]) -> Iterator[str]:
     options = rest.pop("options") if isinstance(rest.get("options"), dict) else {}
     if data:
         yield table(
-            ("rows", "file", "count", "trained tokens", "sha256"),
+            ("rows", "file", "count", "trained tokens an epoch", "sha256"),
             [_data(DATA[name], part) for name, part in data.items()],
         )
     losses = {LOSSES[name]: rest.pop(name) for name in LOSSES if name in rest}
