@@ -135,7 +135,7 @@ def _unsaveable(adapter: str | None, *, save: bool, harness: bool, name: str | N
     problems = ["--save: keeps scores on DATA; those of --harness are printed"] if harness else []
     if adapter is None or not Path(adapter).is_dir():
         problems.append(
-            "--save: needs --adapter FOLDER, one adapter whose scores these are; of a version in the store, evaluate its folder and add that"
+            "--save: needs --adapter FOLDER, one adapter whose scores these are; evaluate a folder, then `store add` it"
         )
     elif not (Path(adapter) / MANIFEST).is_file():
         problems.append(f"--save: {adapter!r} has no {MANIFEST} to hold scores; save it with adapterkit first")

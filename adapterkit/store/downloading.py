@@ -33,7 +33,8 @@ def downloading(downloads: Path, what: str) -> Iterator[Path]:
         raise
     finally:
         if keep:
-            os.utime(folder)  # its grace begins
+            with contextlib.suppress(OSError):
+                os.utime(folder)  # its grace begins
         else:
             shutil.rmtree(folder, ignore_errors=True)
         if held is not None:

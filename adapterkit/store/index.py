@@ -186,6 +186,11 @@ class Index:
 
     def _make(self) -> None:
         """Make the file where there is none: among what is being written, then linked to its place, where it is found complete."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        if log.exists() and not self.path.exists():  # it would be taken for the new file's
+            raise StoreError(
+                f"the index {str(self.path)!r} is gone, and its log is not: put it back, or delete {log.name!r} too"
+            )
         try:
             folder = self.path.parent / "staging" / secrets.token_hex(8)
             folder.mkdir(parents=True)

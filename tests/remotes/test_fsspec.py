@@ -212,28 +212,31 @@ def test_deleting_takes_everything_away_and_nothing_else(tmp_path):
     push(place, files(tmp_path, "one"))
 
 
-def test_a_deletion_that_was_cut_off_shows_nothing_and_can_be_made_again(place, tmp_path, monkeypatch):
-    version = push(place, files(tmp_path, "one"))
-    place.tag("v1", version)
-    remove = type(place._place).remove_folder
-    removed = []
+def test_a_deletion_that_was_cut_off_shows_whole_versions_only_and_can_be_made_again(place, tmp_path, monkeypatch):
+    remove = type(place._place).remove
+    for moment in range(2 * (1 + len(NAMES)) + 3):
+        first = push(place, files(tmp_path, "one"))
+        place.tag("v1", push(place, files(tmp_path, "two"), parent=first))
+        left = [moment]
 
-    def cut_off(self, name):
-        if removed:
-            raise RemoteError("the line is cut")
-        removed.append(name)
-        remove(self, name)
+        def cut_off(self, name, left=left):
+            if not left[0]:
+                raise RemoteError("the line is cut")
+            left[0] -= 1
+            remove(self, name)
 
-    monkeypatch.setattr(type(place._place), "remove_folder", cut_off)
-    with pytest.raises(RemoteError):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(place._place), "remove", cut_off)
+            with pytest.raises(RemoteError, match="the line is cut"):
+                place.delete()
+        listed = [one.id for one in place.revisions()]
+        assert (first in listed) is (moment < 2)
+        for version in listed:
+            assert set(fetched(place, version, tmp_path)) == set(NAMES)
         place.delete()
-    assert place.revisions() == []
-    with pytest.raises(UnknownNameError):
-        place.resolve("v1")
-    monkeypatch.setattr(type(place._place), "remove_folder", remove)
-    place.delete()
-    with pytest.raises(UnknownNameError):
-        place.delete()
+        assert place._place.names("") == []
+        with pytest.raises(UnknownNameError):
+            place.delete()
 
 
 def test_a_damaged_repository_can_be_deleted(place, tmp_path):

@@ -107,7 +107,7 @@ def _expected(text: str | None) -> Expected:
         return UNSET
     if text == "none":
         return None
-    return int(text) if text.isdigit() else text
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 def _move(entry: Entry) -> str:
