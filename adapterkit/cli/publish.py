@@ -35,6 +35,7 @@ def publish(
     license_name: Annotated[str, Parameter(help="What a licence is called that is 'other'.")] = "",
     license_link: Annotated[str, Parameter(help="Where its text is.")] = "",
     base_model: Annotated[str, Parameter(help="The base's Hub id, where it was trained on a folder.")] = "",
+    base_revision: Annotated[str, Parameter(help="The base's commit there.")] = "",
     dataset: Annotated[
         tuple[str, ...], Parameter(help="The Hub id of its data; may be given again.", negative="", show_default=False)
     ] = (),
@@ -60,6 +61,7 @@ def publish(
         "license_name": license_name,
         "license_link": license_link,
         "base_model": base_model,
+        "base_revision": base_revision,
         "datasets": dataset,
         "language": language,
         "description": description,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,11 @@ from adapterkit.artifact.card import Publication, missing, render
 from adapterkit.artifact.layout import CARD, MANIFEST, OURS, SIGNATURE
 from adapterkit.artifact.strict_json import parse_object
 from adapterkit.config import build_config
-from adapterkit.errors import ConfigError, PublishError, SelectionError
+from adapterkit.errors import ConfigError, SelectionError
 from adapterkit.registry import Registry, default_registry
 from adapterkit.trust import sign
 
-from .address import Address, parse_address
+from .address import Address, check_tag_name, parse_address
 from .checks import check_fit
 from .finding import find
 from .licence import find_licence
@@ -35,10 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Published", "publish"]
 
-HUB = "hf"
-"""The scheme of places that call a repository as the Hub does."""
 logger = logging.getLogger("adapterkit")
-TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @attrs.frozen(kw_only=True)
@@ -103,7 +99,7 @@ def publish(
     plugins = registry or default_registry()
     address = parse_address(os.fspath(to))
     _check(address, tag)
-    said = _said(address, tag, about)
+    said = _said(address, tag, about, plugins)
     allowed = {word for word, given in (("evaluation", unevaluated), ("license", unlicensed)) if given}
     send_it = functools.partial(send, address.open(plugins), address.url, tag=tag, private=private)
     if isinstance(what, (str, os.PathLike)) and is_model(what):
@@ -129,20 +125,18 @@ def publish(
 
 
 def _check(address: Address, tag: str) -> None:
-    problems = []
     if address.revision:
-        problems.append(f"the address names a version: write {address.url}, and tag={address.revision!r} for its name")
-    if tag and (not TAG.fullmatch(tag) or re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}|main|HEAD", tag)):
-        problems.append(f"tag: {tag!r:.100} is no name for a version; letters, digits, '.', '_' and '-', such as v1.2")
-    if problems:
-        raise PublishError(f"nothing is published to {address}", problems)
+        cure = f"the address names a version: write {address.url}, and tag={address.revision!r} for its name"
+        raise ConfigError(f"nothing is published to {address}", [cure])
+    if tag:
+        check_tag_name(tag)
 
 
-def _said(address: Address, tag: str, about: Mapping[str, Any]) -> Publication:
+def _said(address: Address, tag: str, about: Mapping[str, Any], registry: Registry) -> Publication:
     ours = sorted({"url", "repository", "revision"} & set(about))
     if ours:
         raise ConfigError("publish", [f"{ours[0]}: is taken from the address and the tag"])
-    repository = address.url.partition("://")[2] if address.scheme == HUB else ""
+    repository = address.url.partition("://")[2] if registry.remote(address.scheme).is_hub else ""
     return build_config(
         Publication, {**about, "url": address.url, "repository": repository, "revision": tag}, what="publish"
     )

@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from adapterkit.contracts import Repository
     from adapterkit.registry import Registry
 
-__all__ = ["Address", "is_address", "parse_address"]
+__all__ = ["Address", "check_tag_name", "is_address", "parse_address"]
 
 ADDRESS = re.compile(r"(?P<url>(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<path>[^\s?#]+?))(?:@(?P<revision>[^@/\s]+))?")
 PASSWORD = re.compile(r"[a-z0-9+.-]+://[^/]*:[^/]*@")
 MOST = 1000
 FOLDERS = ("file", "hdfs", "sftp", "smb")
+TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+NO_TAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}|main|HEAD")
+"""What a commit or a branch is called."""
 NAME = re.compile(r"[^a-z0-9._-]+")
 
 
@@ -64,6 +67,17 @@ class Address:
 def _is_plain(path: str, scheme: str) -> bool:
     """Whether it leads to one place, and is the one way to write that: only paths of folders begin with a slash."""
     return path.isprintable() and ".." not in path.split("/") and (not path.startswith("/") or scheme in FOLDERS)
+
+
+def check_tag_name(name: str) -> None:
+    """Refuse what is no name for a version, or would be taken for something else.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not TAG.fullmatch(name) or NO_TAG.fullmatch(name):
+        cure = "letters, digits, '.', '_' and '-', 96 at most, such as v1.2"
+        raise ConfigError(f"tag {name!r:.100} is no name for a version", [cure])
 
 
 def is_address(text: object) -> bool:

@@ -12,7 +12,7 @@ from adapterkit.errors import ConfigError
 from adapterkit.registry import Registry, default_registry
 from adapterkit.trust import read_trusted
 
-from .address import Address, parse_address
+from .address import Address, check_tag_name, parse_address
 from .pulling import MOST_BYTES, check_sizes, settled
 from .sending import Sent, send
 
@@ -48,6 +48,7 @@ def tag(url: str, name: str, *, registry: Registry | None = None) -> str:
         ConflictError: Another version has this name.
     """
     address = parse_address(url)
+    check_tag_name(name)
     repository = _open(address, registry)
     revision = repository.resolve(address.revision)
     repository.tag(name, revision)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from adapterkit.artifact.layout import MANIFEST, PEFT_CONFIG, WEIGHTS
 from adapterkit.artifact.replacing import lock
-from adapterkit.errors import ArtifactError, RemoteError, UnknownNameError
+from adapterkit.errors import ArtifactError, ConfigError, RemoteError, UnknownNameError
 from adapterkit.registry import default_registry
 from adapterkit.store import Store
 from adapterkit.trust import current_policy
@@ -50,7 +50,8 @@ def pull(url: str, *, name: str | None = None, store: Store | None = None, regis
         ArtifactError: What is there is refused, by the trust policy too; nothing of it is kept.
     """
     plugins = registry or default_registry()
-    address = settled(parse_address(url))
+    named = parse_address(url)
+    address = settled(named)
     policy = current_policy()
     if policy is not None:
         policy.check_place(address.url)  # before anything is asked there
@@ -60,11 +61,11 @@ def pull(url: str, *, name: str | None = None, store: Store | None = None, regis
     if parse_address(str(pinned)) != pinned:
         raise RemoteError(f"{address} calls a version {pinned.revision!r:.100}, which is no id")
     _check_policy(pinned)
-    wanted = name or pinned.name
+    wanted = name or named.name
     sizes = repository.sizes(pinned.revision, tuple(MOST_BYTES))
     check_sizes(pinned, sizes)
     known = [version for version in _versions(held, wanted) if version.origin == str(pinned)]
-    if known and MANIFEST in sizes and known[-1].manifest == _digest_there(repository, pinned.revision, MANIFEST):
+    if known and (MANIFEST not in sizes or known[-1].manifest == _digest_there(repository, pinned.revision, MANIFEST)):
         return known[-1]
     say(f"fetching {sum(sizes.values()):,} bytes from {pinned.url}@{pinned.revision[:12]}")
     with _downloads(held, str(pinned)) as folder:
@@ -84,8 +85,15 @@ def _digest_there(repository: Repository, revision: str, name: str) -> str:
 
 
 def settled(address: Address) -> Address:
-    """The same, with the links of a folder's path followed: one that is changed from here on leads nowhere else."""
-    return Address(true_url(address.url), address.revision)
+    """The same, with the links of a folder's path followed: one that is changed from here on leads nowhere else.
+
+    Raises:
+        ConfigError: They lead to a folder that no address can name, such as one with a space.
+    """
+    found = Address(true_url(address.url), address.revision)
+    if parse_address(f"{found.url}@0").url != found.url:
+        raise ConfigError(f"{address} does not fit", [f"it leads to {found.url!r}, which no address can name"])
+    return found
 
 
 def _check_policy(address: Address) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from adapterkit.artifact.layout import BAKED, CARD, MANIFEST, PEFT_CONFIG
+from adapterkit.checkpoint import CONFIG
 from adapterkit.errors import ConflictError, RemoteError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ def send(
         RemoteError: The place cannot be reached, or gave back other bytes; says whether something was published.
     """
     head = newest(repository)
+    if head:
+        _check_kind(repository, url, head, files)
     if tag and head and check_tag(repository, url, tag, files):
         return Sent(repository.resolve(tag), is_new=False)
     if head and not _differing(repository, head, files):
@@ -67,7 +71,21 @@ def send(
         sent = Sent(_push(repository, url, files, head, message, private=private, replaces=replaces), is_new=True)
     if tag:
         repository.tag(tag, sent.revision)
+    if sent.is_new:
+        _check_parent(repository, url, sent.revision, head)
     return sent
+
+
+def _check_kind(repository: Repository, url: str, head: str, files: Mapping[str, Path]) -> None:
+    """Refuse to put an adapter into a model's repository, or a model into an adapter's or a stranger's.
+
+    Raises:
+        ConflictError: It holds something else.
+    """
+    there = set(repository.sizes(head, (MANIFEST, PEFT_CONFIG, BAKED, CONFIG)))
+    mine = {MANIFEST, PEFT_CONFIG} if MANIFEST in files else {BAKED}
+    if there and not there & mine:
+        raise ConflictError(f"{url} holds something else, as its {min(there)} says: publish to a repository of its own")
 
 
 def newest(repository: Repository) -> str:
@@ -82,13 +100,13 @@ def check_tag(repository: Repository, url: str, tag: str, files: Mapping[str, Pa
     """Whether a tag stands for just these files.
 
     Raises:
-        ConflictError: It stands for others: what a version is must not change.
+        ConflictError: It stands for others: what a version is must not change. The card is for people, and may be another.
     """
     try:
         tagged = repository.resolve(tag)
     except UnknownNameError:
         return False
-    other = _differing(repository, tagged, files)
+    other = _differing(repository, tagged, {name: path for name, path in files.items() if name != CARD})
     if other:
         raise ConflictError(
             f"{url}@{tag} is another version already ({tagged[:12]}): its {other} differs; give this one another tag. "
@@ -126,13 +144,16 @@ def _push(
             f"{url}@{made[:12]} was published, but gives back another {damaged} than was sent: it is damaged there, and will be "
             "refused when it is pulled. No tag points at it; publish again"
         )
-    _check_parent(repository, url, made, head)
     return made
 
 
 def _check_parent(repository: Repository, url: str, made: str, head: str) -> None:
     """Not every server holds to the parent that it is told: what came in between is in the history, and is said."""
-    parents = {one.id: one.parent for one in repository.revisions()}
+    try:
+        parents = {one.id: one.parent for one in repository.revisions()}
+    except RemoteError as error:  # it is published, read back and tagged: this is not worth an error
+        logger.warning("whether somebody else published to %s meanwhile could not be seen: %s", url, error)
+        return
     if head and parents.get(made, head) != head:
         logger.warning(
             "somebody else published to %s meanwhile (%.12s); both versions are there, yours on top", url, parents[made]

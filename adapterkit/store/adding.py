@@ -73,7 +73,7 @@ def stage(
 
     folder.mkdir(exist_ok=True)
     if isinstance(source, Adapter):
-        return _stage_saved(source, folder, registry)
+        return _stage_saved(source, folder, registry, origin)
     what = f"adapter folder {os.fspath(source)!r}"
     try:
         path = find_folder(source)
@@ -89,7 +89,7 @@ def stage(
                 f"{what} is refused: it holds copies of the base's own weights ({min(adapter.copies)}), which the base has to "
                 "check: let it load the folder, and add the adapter that it gives"
             )
-        return attrs.evolve(_stage_saved(adapter, folder, registry), origin=kept)
+        return _stage_saved(adapter, folder, registry, kept)
     adapter = Adapter(*read_trusted(staged, registry, origin=origin or str(path)))
     return Incoming(adapter.digest, dict(staged.files), kept)
 
@@ -174,7 +174,7 @@ def _write_file(db: sqlite3.Connection, version: Version, file: StoredFile) -> N
     db.execute("INSERT INTO files VALUES (?, ?, ?, ?)", (version.name, version.number, file.name, file.sha256))
 
 
-def _stage_saved(adapter: Adapter, folder: Path, registry: Registry) -> Incoming:
+def _stage_saved(adapter: Adapter, folder: Path, registry: Registry, origin: str) -> Incoming:
     try:
         saved = adapter.save(folder / "adapter", registry=registry)
     except ArtifactError as error:
@@ -182,4 +182,4 @@ def _stage_saved(adapter: Adapter, folder: Path, registry: Registry) -> Incoming
             raise StoreError(f"the adapter cannot be written to {str(folder)!r}: {error.__cause__}") from error
         raise
     files = cut(Folder(saved), folder)
-    return Incoming(adapter.digest, files)
+    return Incoming(adapter.digest, files, origin)

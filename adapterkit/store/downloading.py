@@ -63,7 +63,10 @@ def _taken(downloads: Path, usual: Path) -> tuple[Path, int | None]:
 
 def _clear_links(folder: Path) -> None:
     """Begin anew where a link lies among what has arrived: nothing that is fetched is one."""
-    entries = [os.path.join(path, name) for path, *names in os.walk(folder) for name in (*names[0], *names[1])]  # noqa: PTH118
-    if any(map(os.path.islink, entries)):
-        for entry in os.scandir(folder):
-            shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)  # noqa: PTH108
+    if not any(path.is_symlink() for path in folder.rglob("*")):
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -81,8 +81,8 @@ class Store(Pointing):
             name: What to call it: small letters, digits, dots, dashes and underscores.
             why: One line for the journal.
             who: Who adds it; ``user@host`` without it.
-            origin: Where it was pulled from, as a URL with its revision. Without it, a folder that a trust policy lets in comes from
-                its own path: its rule holds for what is in the store too.
+            origin: Where it was pulled from, as a URL with its revision. Without it, a folder that a trust policy lets in comes
+                from its own path: the rule holds for what is in the store too.
 
         Raises:
             ArtifactError: The folder is refused.

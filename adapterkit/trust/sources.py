@@ -52,7 +52,8 @@ class Source:
         if not _URL.fullmatch(text):
             path = Path(text).as_posix()
             _check_whole(text, path)
-            _check_parts(text, path.strip("/").split("/") if path != "/" else [])
+            if path != "/":
+                _check_parts(text, path.removeprefix("/").split("/"))
             return cls(path)
         return cls(*_split(text))
 
@@ -103,8 +104,8 @@ class Pattern:
             return cls(text, LOCAL)
         if _URL.fullmatch(text):
             place, revision = _split(text)
-            scheme, _, path = place.partition("://")
-            place = f"{scheme}://{_true_before_star(path)}" if scheme in _FOLDERS else place
+            scheme, _, rest = place.partition("://")
+            place = f"{scheme}://{_true_before_star(rest)}" if scheme in _FOLDERS else place
         else:
             path = Path(text).expanduser()
             if not path.is_absolute():

@@ -1,5 +1,7 @@
 """A folder as a place: files are written beside and moved into theirs, and no link in it leads anywhere."""
 
+# ruff: noqa: D102 - Place says what its methods do
+
 from __future__ import annotations
 
 import contextlib
@@ -143,11 +145,14 @@ class Folder(Place):
     def _scan(self, folder: str) -> dict[str, os.stat_result]:
         """What is in a folder, links themselves among it; nothing where there is no such folder."""
         entries: dict[str, os.stat_result] = {}
-        with contextlib.suppress(FileNotFoundError), self._inside(f"{folder}/.") as (opened, path):
-            with os.scandir(path if opened is None else opened) as found:
-                for entry in found:
-                    with contextlib.suppress(FileNotFoundError):  # gone meanwhile
-                        entries[entry.name] = entry.stat(follow_symlinks=False)
+        with (
+            contextlib.suppress(FileNotFoundError),
+            self._inside(f"{folder}/.") as (opened, path),
+            os.scandir(path if opened is None else opened) as found,
+        ):
+            for entry in found:
+                with contextlib.suppress(FileNotFoundError):  # gone meanwhile
+                    entries[entry.name] = entry.stat(follow_symlinks=False)
         return entries
 
     def _root(self) -> Path:
@@ -191,19 +196,17 @@ class Folder(Place):
         return path
 
     def _opened_file(self, folder: int | None, last: str, name: str, flags: int = 0) -> int:
-        if os.path.islink(last) if folder is None else _is_link(folder, last):  # to say what it is; opening it fails
-            raise self._link(name)
+        if stat.S_ISLNK(os.stat(last, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise self._link(name)  # says what it is; if it becomes one only now, opening it fails
         return os.open(last, os.O_RDONLY | _NO_LINK | flags, dir_fd=folder)
 
     def _new_file(self, folder: int | None, last: str) -> int:
         return os.open(last, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666, dir_fd=folder)
 
     def _link(self, name: str) -> RemoteError:
-        return RemoteError(f"{self.url}: {name} is a link, or lies behind one, which is not followed")
-
-
-def _is_link(folder: int, last: str) -> bool:
-    return stat.S_ISLNK(os.stat(last, dir_fd=folder, follow_symlinks=False).st_mode)
+        return RemoteError(
+            f"{self.url}: {name.removesuffix('/.')} is a link, or lies behind one, which is not followed"
+        )
 
 
 def _sync(file: Any) -> None:

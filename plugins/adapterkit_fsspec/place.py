@@ -6,13 +6,13 @@ import contextlib
 import re
 import shutil
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapterkit import ConfigError, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["A_DAY", "CHUNK", "Place", "place_of"]
 
@@ -202,9 +202,7 @@ class Place:
                 listed = self.fs.ls(self.path(folder), detail=True)
             except FileNotFoundError:
                 return []
-            return sorted(
-                one["name"].rstrip("/").rpartition("/")[2] for one in listed if one["type"] == "directory"
-            )
+            return sorted(one["name"].rstrip("/").rpartition("/")[2] for one in listed if one["type"] == "directory")
 
     def remove_folder(self, name: str) -> None:
         """Take a folder away if there is nothing in it; else it stays."""

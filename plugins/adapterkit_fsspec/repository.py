@@ -186,19 +186,18 @@ class FsspecRepository:
     def delete(self) -> None:
         """Take away every version, tag and record. What else is there stays, in folders of these names too."""
         records = self._to_delete()
+        sent = self._place.names(VERSIONS)
+        tags = [name for name in sorted(self._entries(TAGS)) if self._is_tag(name)]
+        self._place.clear_up(older_than=-math.inf)
         # the newest first, and set aside until all is gone: there are fewer and fewer versions, then none, and a call that is
         # cut off can be made again
         for name in sorted(records, reverse=True):
             if _RECORD.fullmatch(name):
                 self._place.copy(f"{LOG}/{name}", f"{LOG}/{_aside(name)}")
                 self._place.remove(f"{LOG}/{name}")
-        self._delete_files(list(records.values()))
-        for name in sorted(self._entries(TAGS)):
-            if self._is_tag(name):
-                self._place.remove(f"{TAGS}/{name}")
-        self._place.clear_up(older_than=-math.inf)
-        for name in sorted({_aside(name) for name in records}):
-            self._place.remove(f"{LOG}/{name}")
+        self._delete_files(sent, list(records.values()))
+        for path in [f"{TAGS}/{name}" for name in tags] + sorted({f"{LOG}/{_aside(name)}" for name in records}):
+            self._place.remove(path)
         for folder in (LOG, TAGS, VERSIONS, INCOMING, ""):
             self._place.remove_folder(folder)
 
@@ -223,11 +222,11 @@ class FsspecRepository:
             raise RemoteError(f"{refused}; nothing was deleted")
         return records
 
-    def _delete_files(self, records: Sequence[Record]) -> None:
-        """Take away the files of versions, and of what was sent but never published: in a folder of an id, all of such names."""
+    def _delete_files(self, sent: Sequence[str], records: Sequence[Record]) -> None:
+        """Take away the files of versions, and what was sent but never published: under an id, with files of such names only."""
         ids, names = {one.id for one in records}, {name for one in records for name in one.files}
         held: dict[str, set[str]] = {}
-        for path in self._place.names(VERSIONS):
+        for path in sent:
             version, _, name = path.partition("/")
             held.setdefault(version, set()).add(name)
         ours = [one for one in sorted(held) if one in ids or (ID.fullmatch(one) and held[one] <= names)]

@@ -17,7 +17,7 @@ __all__ = ["adapterkit_remotes"]
 @hookimpl
 def adapterkit_remotes() -> Iterator[Remote]:
     """``hf``."""
-    yield Remote(name="hf", open=_open, summary="the Hugging Face Hub: hf://org/name@tag")
+    yield Remote(name="hf", open=_open, summary="the Hugging Face Hub: hf://org/name@tag", is_hub=True)
 
 
 def _open(url: str) -> HubRepository:

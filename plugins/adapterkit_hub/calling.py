@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import sys
 import time
@@ -13,6 +14,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -82,6 +84,8 @@ def _calling(url: str, expected: tuple[type[Exception], ...]) -> Iterator[None]:
         disable_progress_bars()
     try:
         yield
+    except GatedRepoError as error:  # to the client a kind of repository that is not there
+        raise _ours(url, error) from _quiet(error)
     except expected:
         raise
     except (ConflictError, RemoteError) as error:
@@ -128,9 +132,13 @@ def _pause(error: BaseException | None, tried: int) -> float | None:
     if isinstance(error, HfHubHTTPError):
         if error.response.status_code not in BUSY:
             return None
-        asked = str(error.response.headers.get("Retry-After", ""))
-        wait = float(asked) if asked.isascii() and asked.isdigit() else wait
-    return wait if wait <= LONGEST_WAIT and isinstance(error, NETWORK) else None
+        headers = error.response.headers
+        asked = re.search(
+            r"^([0-9]{1,9})$|\bt=([0-9]{1,9})\b", headers.get("Retry-After") or headers.get("RateLimit", ""), re.ASCII
+        )
+        wait = float(asked[1] or asked[2]) if asked else wait
+    stays = isinstance(error, OfflineModeIsEnabled) or getattr(error, "errno", None) == errno.ENOSPC
+    return wait if wait <= LONGEST_WAIT and isinstance(error, NETWORK) and not stays else None
 
 
 def _quiet(error: BaseException) -> BaseException:

@@ -28,8 +28,11 @@ __all__ = ["READING", "WRITING", "Guard", "endpoint", "guarded", "is_allowed"]
 HUB_HOSTS = ("huggingface.co", "hf.co")
 """Where the public Hub keeps its files: on these and hosts below them."""
 MORE_HOSTS = "ADAPTERKIT_HUB_HOSTS"
-"""Names hosts, with their ports and commas between, from which another server lets its files be fetched."""
+"""Names hosts, with their ports and commas between, from which another server than the public Hub lets its files be fetched; and
+"xet", if they may come from wherever it has its Xet storage."""
 PLAIN = ("", "identity")
+XET = "xet"
+XET_HASH = "X-Xet-Hash"
 
 
 @attrs.frozen
@@ -72,9 +75,13 @@ def endpoint() -> str:
 def is_allowed(url: str) -> bool:
     """Whether it is on the server itself, on the public Hub's own hosts where that is it, or on a host that the user has named."""
     own, host = urlsplit(endpoint()).netloc, urlsplit(url).netloc
-    further = [one.strip() for one in os.environ.get(MORE_HOSTS, "").split(",")]
-    is_hub = own in HUB_HOSTS and any(host == one or host.endswith(f".{one}") for one in HUB_HOSTS)
-    return host in (own, *further) or is_hub
+    if own in HUB_HOSTS and any(host == one or host.endswith(f".{one}") for one in HUB_HOSTS):
+        return True
+    return host == own or host in _further()
+
+
+def _further() -> list[str]:
+    return [one.strip() for one in os.environ.get(MORE_HOSTS, "").split(",") if one.strip()]
 
 
 def _set_hooks(client: Any) -> None:
@@ -104,6 +111,10 @@ def _after(response: Any) -> None:
     guard = _current.get()
     if guard is None:
         return
+    if urlsplit(endpoint()).netloc not in HUB_HOSTS and XET not in _further():
+        response.headers.pop(
+            XET_HASH, None
+        )  # Xet goes where a server says, and no hook sees it: without this, plain HTTP is used
     if response.headers.get("Content-Encoding", "") not in PLAIN:  # what it would unfold to is not known
         raise RemoteError(f"{endpoint()} gives an answer that is packed, and was asked for a plain one")
     stream = sys.modules[type(response).__module__.partition(".")[0]].SyncByteStream

@@ -9,12 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download, hf_hub_url
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session, hf_hub_download, hf_hub_url
 from huggingface_hub import get_hf_file_metadata as metadata_of
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils.tqdm import tqdm
 
-from adapterkit import ConflictError, RemoteError, Revision, UnknownNameError, __version__
+from adapterkit import ConflictError, PublishError, RemoteError, Revision, UnknownNameError, __version__
 
 from .calling import printable, trying
 from .guard import READING, WRITING, endpoint, is_allowed
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["HubRepository"]
 
 MAIN = "main"
+CARD = "README.md"
+BAD_REQUEST = 400
 FIRST_COMMIT = "initial commit"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 ETAG = re.compile(r"[0-9A-Za-z_-]{1,128}")
-SLOWEST = 50_000
+SLOWEST = 10_000
 """Bytes a second: a download that is slower over its whole length is given up."""
 
 
@@ -54,7 +56,7 @@ class HubRepository:
     def revisions(self) -> list[Revision]:
         """The commits of the main branch, the newest first; the one that only made the repository is left out."""
         try:
-            return trying(self.url, self._revisions, expected=(RepositoryNotFoundError, RevisionNotFoundError))
+            return trying(self.url, self._revisions, expected=(RepositoryNotFoundError, RevisionNotFoundError), tries=1)
         except (RepositoryNotFoundError, RevisionNotFoundError):
             return []
 
@@ -142,6 +144,7 @@ class HubRepository:
         self, files: Mapping[str, Path], *, message: str, parent: str, private: bool, replaces: Sequence[str] = ()
     ) -> str:
         """One commit on the main branch; large files are sent before, and only those that are not there yet."""
+        self._check_card(files.get(CARD))
         if not parent:
             parent = self._create(private=private)
         gone = self._gone(parent, files, replaces)
@@ -154,10 +157,23 @@ class HubRepository:
         try:
             trying(self.url, partial(self._api.create_repo, self.id, private=private), guard=WRITING)
         except ConflictError:
+            self.resolve()  # where this token may not read it, that is what is to be said
             raise ConflictError(
                 f"{self.url} was made by somebody else meanwhile; publish again to go on from there"
             ) from None
         return self.resolve()
+
+    def _check_card(self, card: Path | None) -> None:
+        """Let the server look at a card before anything is made for it."""
+        if card is None:
+            return
+        asked = {"repoType": "model", "content": card.read_text(encoding="utf-8")}
+        where = f"{endpoint()}/api/validate-yaml"
+        headers = self._api._build_hf_headers()  # noqa: SLF001 - the client has no call for it that takes an address
+        answer = trying(self.url, lambda: get_session().post(where, json=asked, headers=headers))
+        if answer.status_code == BAD_REQUEST:
+            said = [printable(one.get("message", "")) for one in answer.json().get("errors", [])]
+            raise PublishError(f"{self.url} refuses the card", said or ["it does not say why"])
 
     def _commit(self, operations: list[Any], message: str, parent: str) -> CommitInfo:
         return self._api.create_commit(
@@ -167,7 +183,7 @@ class HubRepository:
     def _gone(self, parent: str, files: Mapping[str, Path], replaces: Sequence[str]) -> list[CommitOperationDelete]:
         if not replaces:
             return []
-        there = trying(self.url, partial(self._api.list_repo_files, self.id, revision=parent))
+        there = trying(self.url, partial(self._api.list_repo_files, self.id, revision=parent), tries=1)
         old = [name for name in there if name not in files and any(fnmatch.fnmatch(name, one) for one in replaces)]
         return [CommitOperationDelete(name) for name in sorted(old)]
 
@@ -187,7 +203,8 @@ class HubRepository:
         trying(self.url, partial(self._api.delete_tag, self.id, tag=name), guard=WRITING)
 
     def _tags(self) -> list[str]:
-        return [tag for one in self.revisions() for tag in one.tags]
+        refs = trying(self.url, partial(self._api.list_repo_refs, self.id))
+        return sorted(printable(tag.name) for tag in refs.tags)
 
     def delete(self) -> None:
         """Delete the repository."""

@@ -146,6 +146,48 @@ def test_a_manifest_that_names_itself_ends(pair, store):
         assert str(trace(forged, store=store)).count("lora") <= 2
 
 
+def named(number):
+    return f"{number:064x}"
+
+
+def stage(number, made_of):
+    return {"name": f"s{number}", "merge_method": "cat", "adapters": made_of}
+
+
+ODD = [
+    [{"name": "x", "adapters": 5}],
+    [{"name": "x", "adapters": None}],
+    [{"name": "x", "adapters": [{"stage": ["x"], "digest": named(0)}]}],
+    [{"name": "x", "adapters": [{"stage": "x", "digest": ["x"]}]}],
+    [{"name": ["x"], "adapters": [3, None, [], {}]}],
+    [stage(0, [{"stage": "s0", "digest": named(0)}])],
+    ["x", 3, None],
+    "x",
+]
+
+
+@pytest.mark.parametrize("recipe", ODD, ids=lambda one: str(one)[:50])
+def test_a_recipe_that_makes_no_sense_tells_nothing(pair, recipe):
+    lineage = {"kind": "merge", "parents": [{"digest": named(0), "weight": 1}], "recipe": recipe}
+    forged = attrs.evolve(pair[0], manifest=attrs.evolve(pair[0].manifest, lineage=lineage))
+    found = trace(forged)
+    assert [one.digest for one in found.parents] == [named(0)]
+    assert json.dumps(found.to_json())
+    assert str(found)
+
+
+def test_a_recipe_of_endless_stages_is_followed_so_far_and_says_so(pair):
+    stages = [stage(number, [{"stage": f"s{number + 1}", "digest": named(number + 1)}]) for number in range(1500)]
+    stages.append({"name": "top", "adapters": [{"stage": "s0", "digest": named(0)}]})
+    lineage = {"kind": "merge", "parents": [{"digest": named(0)}], "recipe": stages}
+    found = trace(attrs.evolve(pair[0], manifest=attrs.evolve(pair[0].manifest, lineage=lineage)))
+    text, depth, said = str(found), 0, found.to_json()
+    while said.get("parents"):
+        depth, said = depth + 1, said["parents"][0]
+    assert (depth, said["cut"]) == (64, True)
+    assert text.count("made of others, which are not followed so far") == 1
+
+
 def test_a_strangers_text_does_not_steer_the_terminal(pair):
     manifest = attrs.evolve(
         pair[0].manifest,

@@ -1,5 +1,7 @@
 """A Hub that misbehaves: never half a version, never a lost one, and a plain message."""
 
+import sys
+
 import pytest
 
 from adapterkit import ArtifactError, ConflictError, RemoteError, publish, pull
@@ -117,6 +119,16 @@ def test_a_pull_of_what_is_not_right_leaves_nothing(hub, make, store, kind, opti
     hub.faults.clear()
     assert store.load(pull(URL, store=store)) == make()
     assert not any(store.verify().problems)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_more_arrives_than_was_named(hub, make, store, monkeypatch, terminal):
+    publish(make(), URL, **ABOUT)
+    hub.faults.add(Fault("endless", times=None))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    with pytest.raises(RemoteError, match="more than the"):
+        pull(URL, store=store)
+    assert sum(path.stat().st_size for path in store.folder.rglob("*") if path.is_file()) < 1 << 20
 
 
 def test_an_upload_that_the_server_loses_is_noticed(hub, make):

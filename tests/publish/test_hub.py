@@ -9,6 +9,7 @@ import pytest
 from adapterkit import (
     Adapter,
     ArtifactError,
+    ConfigError,
     ConflictError,
     PublishError,
     Registry,
@@ -18,9 +19,10 @@ from adapterkit import (
     publish,
     pull,
 )
+from adapterkit.publishing import adapters as publishing_adapters
 from adapterkit.publishing import delete, revisions, rollback, tag, untag
 from adapterkit.testing.hub import Fault
-from tests.publish.conftest import ABOUT, EVALUATION
+from tests.publish.conftest import ABOUT, EVALUATION, started
 
 URL = "hf://org/cards"
 
@@ -170,16 +172,16 @@ def test_an_unknown_scheme_lists_those_that_are_known(make):
         publish(make(), "ftpx://host/cards", **ABOUT)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "../x", "main", "0" * 40, "x" * 200])
+@pytest.mark.parametrize("name", ["a b", "../x", "main", "0" * 40, "x" * 200])
 def test_a_tag_that_is_no_name_is_refused(hub, make, name):
-    if name:
-        with pytest.raises(PublishError, match="tag"):
-            publish(make(), URL, **{**ABOUT, "tag": name})
-        assert not hub.repositories
+    for call in (lambda: publish(make(), URL, **{**ABOUT, "tag": name}), lambda: tag(URL, name)):
+        with pytest.raises(ConfigError, match="tag"):
+            call()
+    assert not hub.repositories
 
 
 def test_an_address_with_a_version_is_no_place_to_publish_to(hub, make):
-    with pytest.raises(PublishError, match="tag='v3'"):
+    with pytest.raises(ConfigError, match="tag='v3'"):
         publish(make(), f"{URL}@v3", **ABOUT)
 
 
@@ -260,10 +262,17 @@ def test_a_repository_without_an_adapter_is_refused(hub, store):
     assert store.versions() == []
 
 
-def test_a_gated_repository_says_what_to_do(hub, make, monkeypatch):
-    publish(make(), URL, **ABOUT)
+def test_a_gated_repository_and_one_that_may_not_be_seen_say_what_to_do(hub, make, monkeypatch):
+    publish(make(), URL, **ABOUT, private=False)
+    hub.repository("org/cards").gated = "manual"
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(RemoteError, match="is gated: ask for access"):
+        pull(URL)
+    hub.repository("org/cards").private = True
+    with pytest.raises(UnknownNameError, match="you may not see it: is HF_TOKEN set"):
+        pull(URL)
     monkeypatch.setenv("HF_TOKEN", "hf_wrongwrongwrong")
-    with pytest.raises((RemoteError, UnknownNameError), match="HF_TOKEN"):
+    with pytest.raises(RemoteError, match="does not let you"):
         pull(URL)
 
 
@@ -367,3 +376,68 @@ def test_a_signature_that_does_not_go_along_is_said(hub, make, tmp_path, caplog)
     (folder / "model.sig").write_text("{}")
     publish(folder, URL, **ABOUT)
     assert "does not go along" in caplog.text
+
+
+def test_what_is_no_adapter_s_repository_is_left_alone(hub, make):
+    hub.put("org/llama", {"config.json": b"{}", "README.md": b"# Llama"})
+    before = hub.repository("org/llama").files()
+    with pytest.raises(ConflictError, match=r"holds something else, as its config\.json says"):
+        publish(make(), "hf://org/llama", **ABOUT)
+    assert hub.repository("org/llama").files() == before
+
+
+def test_a_repository_with_a_card_and_a_licence_alone_is_taken(hub, make):
+    hub.put("org/cards", {"README.md": b"# soon", "LICENSE": b"Apache"})
+    assert publish(make(), URL, **ABOUT).is_new
+
+
+def test_another_card_is_the_same_version_under_its_tag_and_a_new_one_without(hub, make):
+    one = publish(make(), URL, **ABOUT)
+    again = publish(make(), URL, **ABOUT, description="in other words")
+    assert (again.is_new, again.revision) == (False, one.revision)
+    assert publish(make(), URL, **{**ABOUT, "tag": ""}, description="in other words").is_new
+
+
+def test_tags_that_are_not_on_the_main_branch_are_known_too(hub, make):
+    made = publish(make(), URL, **{**ABOUT, "tag": ""})
+    hub.repository("org/cards").add_ref("branch", "side", "main")
+    hub.put("org/cards", {"x": b"x"}, branch="side")
+    hub.repository("org/cards").add_ref("tag", "aside", "side")
+    with pytest.raises(UnknownNameError, match="aside"):
+        pull(f"{URL}@asside")
+    untag(f"{URL}@aside")
+    assert revisions(URL)[0].id == made.revision
+
+
+def test_a_card_that_the_hub_refuses_makes_no_repository(hub, make, monkeypatch):
+    monkeypatch.setattr(publishing_adapters, "render", lambda *_: "---\nlicense: [\n---\n")
+    with pytest.raises(PublishError, match="refuses the card"):
+        publish(make(), URL, **ABOUT)
+    assert not hub.repositories
+
+
+def test_a_repository_of_peft_s_is_fetched_once(hub, make, store, tmp_path):
+    make().save(tmp_path / "cards")
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    hub.put("org/stock", {name: (tmp_path / "cards" / name).read_bytes() for name in names})
+    first = pull("hf://org/stock", store=store)
+    before = len(hub.requests)
+    assert pull("hf://org/stock", store=store) == first
+    assert not [one for one in hub.requests[before:] if "safetensors" in one.path and one.method == "GET"]
+
+
+def test_xet_is_used_only_where_its_storage_is_allowed(monkeypatch, make, store):
+    with started(monkeypatch, xet=True) as hub:
+        publish(make(), URL, **ABOUT)
+        monkeypatch.setenv("ADAPTERKIT_HUB_HOSTS", hub.storage_url.removeprefix("http://"))
+        before = len(hub.requests)
+        assert store.load(pull(URL, store=store)) == make()
+        assert not [one for one in hub.requests[before:] if "xet" in one.path]
+
+
+def test_a_limit_says_how_long_in_the_hub_s_own_header_too(hub, make, monkeypatch):
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    hub.faults.add(Fault("rate_limited", seconds=7, times=1, path="/revision/"))
+    publish(make(), URL, **ABOUT)
+    assert 7.0 in waits

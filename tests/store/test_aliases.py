@@ -13,7 +13,8 @@ def pointed(store, alias="cards@production"):
 
 def test_an_alias_moves_from_where_it_is_expected(filled):
     assert pointed(filled) == "cards@2"
-    for expect in ("cards@2", 2, filled.resolve("cards@2"), "cards@production"):
+    digest = filled.resolve("cards@2").digest
+    for expect in ("cards@2", 2, filled.resolve("cards@2"), f"cards@sha256:{digest}", f"sha256:{digest[:8]}"):
         filled.promote("cards@3", "production", expect=expect)
         filled.promote("cards@2", "production")
     filled.promote("cards@1", "staging", expect=None)
@@ -23,7 +24,27 @@ def test_an_alias_moves_from_where_it_is_expected(filled):
     }
 
 
-@pytest.mark.parametrize("expect", ["cards@1", 1, None, "cards"])
+@pytest.mark.parametrize("expect", ["cards@production", "cards", "cards@", True, False, 2.0, ["cards@2"]])
+def test_what_moves_by_itself_is_not_expected(filled, expect):
+    """``expect="cards@production"`` would be true wherever it points: nobody would have said where."""
+    for protected in (False, True):
+        with pytest.raises(ConfigError, match="does not fit"):
+            filled.promote("cards@3", "production", expect=expect, why="x")
+        with pytest.raises(ConfigError, match="does not fit"):
+            filled.rollback("cards@production", expect=expect, why="x")
+        assert pointed(filled) == "cards@2"
+        if not protected:
+            filled.protect("cards@production")
+
+
+def test_of_two_versions_that_are_one_adapter_the_digest_means_either(filled, adapters):
+    assert str(filled.add(adapters[1], "cards")) == "cards@4"  # as cards@2, to which production points
+    filled.promote("cards@3", "production", expect=f"sha256:{adapters[1].digest}")
+    with pytest.raises(ConflictError, match="points at cards@3, not at cards@4"):
+        filled.promote("cards@1", "production", expect=f"sha256:{adapters[1].digest}")
+
+
+@pytest.mark.parametrize("expect", ["cards@1", 1, None])
 def test_an_alias_that_points_elsewhere_does_not_move(filled, expect):
     count = len(filled.history())
     with pytest.raises(ConflictError, match="cards@production points at cards@2, not at"):
@@ -37,7 +58,7 @@ def test_an_alias_that_points_elsewhere_does_not_move(filled, expect):
 def test_another_names_version_is_not_expected(filled, adapters):
     filled.add(adapters[0], "tone")
     with pytest.raises(ConfigError, match="tone@1 is no version of 'cards'"):
-        filled.promote("cards@3", "production", expect="tone")
+        filled.promote("cards@3", "production", expect="tone@1")
 
 
 @pytest.mark.parametrize("alias", ["7", "sha256:12345678", "sha256", "Production", "a/b", "", "production "])

@@ -1,13 +1,24 @@
 """Collection: what an alias, a lease, a grace or the name needs stays; the rest goes, and is said to be gone."""
 
+import contextlib
 import datetime as dt
 import os
+import shutil
 import time
 
 import attrs
 import pytest
 
-from adapterkit import ConfigError, ConflictError, SelectionError, UnknownNameError
+from adapterkit import (
+    ArtifactError,
+    ConfigError,
+    ConflictError,
+    RemoteError,
+    SelectionError,
+    StoreError,
+    UnknownNameError,
+)
+from adapterkit.artifact.replacing import lock
 
 NOW = dt.timedelta(0)
 
@@ -154,6 +165,124 @@ def test_a_download_that_nobody_went_on_with_goes_after_the_grace(filled):
     os.utime(part.parent, (1, 1))
     assert filled.collect(HOUR).staging == 1
     assert not part.exists()
+
+
+CARDS = "hf://org/cards@1"
+
+
+def downloads(store):
+    return sorted((store.folder / "downloads").iterdir())
+
+
+def cut_off(store, error=RemoteError):
+    """A download that was begun and ended by an error; its folder."""
+    with contextlib.suppress(error), store.downloading(CARDS) as folder:
+        (folder / "part").write_text("half")
+        os.utime(folder, (1, 1))  # long ago
+        raise error
+    return folder
+
+
+@pytest.mark.parametrize("error", [RemoteError, KeyboardInterrupt])
+def test_who_was_cut_off_goes_on_in_the_same_folder(store, error):
+    folder = cut_off(store, error)
+    with store.downloading("hf://org/tone@1") as other:
+        assert other != folder
+        assert not any(other.iterdir())
+    with store.downloading(CARDS) as again:
+        assert again == folder
+        assert (again / "part").read_text() == "half"
+    assert downloads(store) == []
+
+
+def test_what_was_refused_is_not_kept(store):
+    cut_off(store, ArtifactError)
+    assert downloads(store) == []
+
+
+def test_who_asks_for_the_same_at_once_gets_another_folder_and_neither_is_collected(filled):
+    with filled.downloading(CARDS) as first:
+        (first / "part").write_text("half")
+        with filled.downloading(CARDS) as second:
+            (second / "part").write_text("mine")
+            assert first != second
+            assert filled.collect(NOW).staging == 0
+            assert filled.collect(NOW, dry_run=True).staging == 0
+            assert downloads(filled) == sorted([first, second])
+        cut_off(filled)
+        assert downloads(filled) == [first], "nobody would come back for another"
+    assert downloads(filled) == []
+
+
+def test_the_grace_of_a_download_begins_when_it_is_cut_off(filled):
+    folder = cut_off(filled)
+    assert filled.collect(HOUR).staging == 0
+    assert filled.collect(NOW, dry_run=True).staging == 1
+    assert downloads(filled) == [folder]
+    assert filled.collect(NOW).staging == 1
+    assert downloads(filled) == []
+
+
+def test_a_download_is_not_taken_up_while_it_is_collected(filled, monkeypatch):
+    folder = cut_off(filled)
+    delete = shutil.rmtree
+    taken = []
+
+    def late(path, **options):
+        if path == folder and not taken:
+            with filled.downloading(CARDS) as mine:
+                taken.append(mine)
+        delete(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", late)
+    filled.collect(NOW)
+    assert taken
+    assert taken[0] != folder
+
+
+def test_a_folder_that_became_anothers_before_it_was_held_is_not_given(store, monkeypatch):
+    first = []
+
+    def late(folder):
+        held = lock(folder)
+        if not first:  # it is collected between its opening and its locking, and another one begins
+            first.append(folder)
+            folder.rename(folder.with_name("aside"))
+            folder.mkdir()
+        return held
+
+    monkeypatch.setattr("adapterkit.store.blobs.lock", late)
+    with store.downloading(CARDS) as folder:
+        assert folder.is_dir()
+        assert folder not in first
+    assert first
+
+
+@pytest.mark.parametrize("which", ["folder", "downloads"])
+def test_a_link_where_a_download_belongs_is_refused(filled, tmp_path, which):
+    folder = cut_off(filled)
+    place = folder if which == "folder" else folder.parent
+    shutil.rmtree(place)
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    place.symlink_to(victim)
+    with pytest.raises(StoreError, match=r"is a link, .*: remove it"), filled.downloading(CARDS):
+        pass
+    assert filled.collect(NOW).staging == 0
+    assert place.is_symlink()
+    assert list(victim.iterdir()) == []
+
+
+def test_a_link_among_what_was_fetched_is_not_gone_on_with(store, tmp_path):
+    outside = tmp_path / "bashrc"
+    outside.write_text("mine")
+    folder = cut_off(store)
+    (folder / "deep").mkdir()
+    (folder / "deep" / "adapter_model.safetensors").symlink_to(outside)
+    with store.downloading(CARDS) as again:
+        assert again == folder
+        assert not any(again.iterdir())
+    assert outside.read_text() == "mine"
 
 
 @pytest.mark.parametrize("options", [{"grace": -dt.timedelta(1)}, {"keep": -1}])

@@ -281,6 +281,27 @@ def test_weights_that_are_others(export, other):
     refused(other, export, f"{WEIGHTS} is not the file that adapterkit.json lists")
 
 
+@pytest.mark.parametrize("number", [(1 << 31) - 1, 10**15 - 1, 10_004])
+def test_a_number_that_would_take_all_that_there_are(export, other, adapters, tmp_path, number):
+    relisted(export, number=number)
+    (export / "cards" / "1").rename(export / "cards" / str(number))
+    weights = export / "cards" / str(number)
+    other.remove("cards@1")  # so that what is imported is not there
+    brought = other.import_(export)
+    assert {there: str(here) for there, here in brought.added.items()} == {f"cards@{number}": "cards@4"}
+    assert weights.exists()
+    assert str(other.add(adapters[1], "cards")) == "cards@5"
+    other.export(tmp_path / "own")
+    assert len(Store(tmp_path / "third").import_(tmp_path / "own").added) == 4
+
+
+def test_a_number_that_is_near_is_kept(export, other):
+    relisted(export, number=10_003)
+    (export / "cards" / "1").rename(export / "cards" / "10003")
+    other.remove("cards@1")
+    assert str(other.import_(export).added["cards@10003"]) == "cards@10003"
+
+
 def test_one_bad_adapter_keeps_the_good_ones_out(filled, other, tmp_path):
     filled.export(tmp_path / "export")
     weights = tmp_path / "export" / "cards" / "3" / WEIGHTS

@@ -1,12 +1,13 @@
 """Export and import: plain folders out, all or nothing in."""
 
+import datetime as dt
 import json
 import tarfile
 
 import pytest
 
 from adapterkit import Adapter, ArtifactError, ConfigError, SelectionError, Store, TrustError, UnknownNameError
-from adapterkit.store import archive
+from adapterkit.store import archive, checkout, exporting
 
 
 @pytest.fixture
@@ -99,6 +100,45 @@ def test_a_number_that_was_given_here_is_another_one(filled, adapters, other, tm
     assert {there: str(here) for there, here in brought.added.items()} == {"cards@1": "cards@3", "cards@2": "cards@4"}
     assert {there: str(here) for there, here in brought.known.items()} == {"cards@3": "cards@1"}
     assert str(other.resolve("cards@production")) == "cards@4"
+
+
+def test_an_export_of_nothing_is_imported(store, other, tmp_path):
+    store.export(tmp_path / "export.tar")
+    made = other.import_(tmp_path / "export.tar")
+    assert (made.added, made.known) == ({}, {})
+    assert other.verify().versions == 0
+
+
+@pytest.mark.parametrize("form", ["folder", "tar"])
+def test_an_export_beside_a_collection_says_what_was_collected(filled, tmp_path, monkeypatch, form):
+    target = tmp_path / f"out.{form}"
+    started = exporting.archive.header if form == "tar" else exporting._each
+
+    def late(*arguments):
+        if "cards@1" in filled:
+            filled.remove("cards@1", who="ann")
+            filled.collect(dt.timedelta(0))
+        return started(*arguments)
+
+    monkeypatch.setattr(*((exporting.archive, "header") if form == "tar" else (exporting, "_each")), late)
+    with pytest.raises(UnknownNameError, match=r"no version 'cards@1': it was removed at .* by ann"):
+        filled.export(target)
+    assert not target.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
+
+
+def test_a_checkout_beside_a_collection_says_so_too(filled, tmp_path, monkeypatch):
+    write = checkout.write
+
+    def late(*arguments):
+        filled.remove("cards@1", who="ann")
+        filled.collect(dt.timedelta(0))
+        return write(*arguments)
+
+    monkeypatch.setattr(checkout, "write", late)
+    with pytest.raises(UnknownNameError, match="it was removed at"):
+        filled.checkout("cards@1", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_adapter_that_came_back_comes_back(store, adapters, other, tmp_path):

@@ -8,7 +8,7 @@ from adapterkit import ConfigError, TrustError
 from adapterkit.cli import main
 from adapterkit.publishing import publish, pull
 from adapterkit.store import Store
-from adapterkit.trust import sign
+from adapterkit.trust import Policy, sign
 from tests.trust.keys import write_policy
 
 UNCHECKED = {"unevaluated": True, "unlicensed": True, "base_model": "org/base"}
@@ -77,6 +77,84 @@ def test_what_is_made_here_and_stored_is_local(adapter, keys, store, policy, fol
     assert store.load(store.add(folder, "cards")) == adapter
     with pytest.raises(TrustError, match="it is not signed"):
         store.load(made)
+
+
+def test_a_folder_that_was_put_into_the_store_stays_under_its_rule(folder, adapter, keys, store, policy):
+    sign(folder, keys["release"])
+    policy((f"{folder.parent}/*", ["release"]), ("local", ()))
+    version = store.add(folder, "cards")
+    assert version.origin == str(folder)
+    assert store.add(folder, "cards") == version
+    assert store.load(version) == adapter
+    policy((f"{folder.parent}/*", ["other"]), ("local", ()), signers=("other",))
+    with pytest.raises(TrustError, match="signed, but not by 'other'"):  # its key was taken back
+        store.load(version)
+    policy(("local", ()))
+    with pytest.raises(TrustError, match=f"and not '{folder}'"):
+        store.load(version)
+
+
+def test_without_a_policy_a_folder_that_is_put_into_the_store_is_local(folder, adapter, store, policy):
+    assert store.add(folder, "cards").origin == ""
+    policy(("local", ()))
+    assert store.load("cards") == adapter
+
+
+def test_what_is_not_let_in_is_not_written_out_either(adapter, store, policy, tmp_path):
+    """Or it could be loaded from a folder that another rule lets in."""
+    store.add(adapter, "cards", origin="hf://evil/cards@abc")
+    policy((f"{tmp_path}/out/**", ()), ("local", ()))
+    out = tmp_path / "out"
+    for write in (
+        lambda: store.checkout("cards", out / "cards"),
+        lambda: store.export(out / "all"),
+        lambda: store.export(out / "all.tar", ["cards@1"]),
+    ):
+        with pytest.raises(TrustError, match=r"is not let in: .*and not 'hf://evil/cards@abc'"):
+            write()
+    assert not out.exists()
+    policy(("hf://evil/*", ()))
+    store.checkout("cards", out / "cards")
+    store.export(out / "all")
+    with pytest.raises(TrustError):
+        store.import_(out / "all")
+
+
+def test_a_link_that_appears_where_something_came_from_lets_nothing_in(adapter, store, policy, tmp_path):
+    trusted, mallory = tmp_path / "trusted", tmp_path / "mallory"
+    for folder in (trusted, mallory):
+        publish(adapter, f"file://{folder}/cards", **UNCHECKED)
+        other = Store(tmp_path / "other" / folder.name)
+        other.add(adapter, "cards")
+        other.export(folder / "export")
+    pulled = pull(f"file://{mallory}/cards", store=store)
+    ((_, imported),) = store.import_(mallory / "export").added.items()
+    policy((f"file://{trusted}/*", ()), (f"{trusted}/*", ()))
+    mallory.rename(tmp_path / "kept")
+    mallory.symlink_to(trusted)
+    for version in (pulled, imported):
+        with pytest.raises(TrustError, match=f"and not '.*{mallory}/"):
+            store.load(version)
+
+
+def test_what_is_pulled_through_a_link_comes_from_where_it_led(adapter, adapters, store, policy, tmp_path, monkeypatch):
+    """A link that is changed after the policy was asked leads nowhere else."""
+    trusted, mallory, link = tmp_path / "trusted", tmp_path / "mallory", tmp_path / "link"
+    publish(adapter, f"file://{trusted}/cards", **UNCHECKED)
+    publish(adapters[1], f"file://{mallory}/cards", **UNCHECKED)
+    link.symlink_to(trusted)
+    policy((f"file://{trusted}/*", ()))
+    check_place = Policy.check_place
+
+    def swapping(self, url):
+        check_place(self, url)
+        link.unlink()
+        link.symlink_to(mallory)
+
+    monkeypatch.setattr(Policy, "check_place", swapping)
+    version = pull(f"file://{link}/cards", store=store)
+    assert version.origin.startswith(f"file://{trusted}/cards@")
+    assert store.load(version) == adapter
 
 
 def run(capsys, *arguments):

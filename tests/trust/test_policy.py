@@ -109,6 +109,8 @@ def test_what_differs_by_case_alone_is_refused_and_not_left_to_a_later_rule(poli
         "s3://bucket/a/..",
         "hf://org/a\0b",
         "s3:///../x",
+        "hf:///org/cards",
+        "s3:///bucket/cards",
     ],
 )
 def test_an_origin_that_can_be_read_in_two_ways_is_refused_even_where_all_is_allowed(policy, origin):
@@ -116,10 +118,39 @@ def test_an_origin_that_can_be_read_in_two_ways_is_refused_even_where_all_is_all
         policy("hf://**", "s3://**").check(origin)
 
 
-def test_a_password_in_an_origin_is_refused_and_not_repeated(policy):
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "s3://key:canary@bucket/cards",
+        "s3://key:canary@bucket/cards@abc",
+        "S3://key:canary@bucket/cards",
+        "s3://key:can/canary@bucket/cards",
+        "s3://key:1234/canary@bucket/cards",
+        "s3://key:can@canary@bucket/cards",
+        "s3://:canary@bucket",
+        "s3://key:canary:can@bucket/cards",
+        "s3://k:canary\n@bucket/cards",
+    ],
+)
+def test_a_password_in_an_origin_is_refused_and_not_repeated(policy, origin):
     with pytest.raises(TrustError, match="password") as caught:
-        policy("s3://**").check("s3://key:canary@bucket/cards")
+        policy("s3://**").check(origin)
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "s3://host:22/cards@abc",
+        "s3://me@host:22/cards@abc",
+        "s3://me@host/cards@abc",
+        "s3://host:22/cards",
+        "s3://[::1]:22/cards@abc",
+        "s3://me@bucket/a:b@abc",
+    ],
+)
+def test_a_port_is_no_password(policy, origin):
+    assert lets_in(policy("s3://**"), origin)
 
 
 def test_links_are_followed_before_a_rule_is_looked_for(policy, tmp_path):
@@ -136,6 +167,20 @@ def test_links_are_followed_before_a_rule_is_looked_for(policy, tmp_path):
     assert lets_in(policy(f"file://{allowed}/*"), f"file://{tmp_path}/shortcut/plain@abc")
     assert not lets_in(policy(f"file://{allowed}/*"), f"file://{allowed}/link@abc")
     assert lets_in(policy(f"{tmp_path}/shortcut/*"), allowed / "plain")  # where the rule's own folder leads
+
+
+def test_links_of_what_was_found_before_are_not_followed_again(policy, tmp_path):
+    (tmp_path / "allowed" / "cards").mkdir(parents=True)
+    (tmp_path / "mallory").symlink_to(tmp_path / "allowed")
+    for prefix in ("", "file://"):
+        held = policy(f"{prefix}{tmp_path}/allowed/*")
+        held.check(f"{prefix}{tmp_path}/allowed/cards", follow=False)
+        with pytest.raises(TrustError, match=r"and not '.*mallory/cards'"):
+            held.check(f"{prefix}{tmp_path}/mallory/cards", follow=False)
+    with pytest.raises(TrustError, match="another folder wherever it is asked from"):
+        held.check("allowed/cards", follow=False)
+    with pytest.raises(TrustError, match="not written plainly"):
+        held.check(f"{tmp_path}/mallory/../allowed/cards", follow=False)
 
 
 def test_a_relative_url_is_refused_since_it_is_another_place_from_elsewhere(policy, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from adapterkit import Adapter, ArtifactError, Base, ConfigError, TrustError
 from adapterkit.artifact.files import Folder, find_folder
 from adapterkit.registry import default_registry
 from adapterkit.testing import tiny_llama
-from adapterkit.trust import check_trusted, read_trusted, sign
+from adapterkit.trust import Policy, check_trusted, read_trusted, sign
 from adapterkit.trust import reading as reading_module
 from tests.trust.keys import write_policy
 
@@ -202,6 +202,30 @@ def test_a_folder_that_becomes_a_link_after_it_was_named_leads_nowhere(
     monkeypatch.setattr(reading_module, "read_artifact", swapping)
     with pytest.raises(ArtifactError, match="leads out of the folder"):
         Adapter.load(folder)
+
+
+def test_a_link_that_is_changed_between_the_finding_and_the_rule_lets_nothing_in(
+    policy, folder, adapters, runs, tmp_path, monkeypatch
+):
+    """The rule must be asked about the folder that is read: not about where a link in its place leads by then."""
+    evil = adapters[1].save(tmp_path / "mallory" / "cards")
+    policy((runs, ()))
+    check = Policy.check
+
+    def swapping(self, *arguments, **options):
+        evil.rename(tmp_path / "mallory" / "kept")
+        evil.symlink_to(folder)
+        try:
+            return check(self, *arguments, **options)
+        finally:
+            evil.unlink()
+            (tmp_path / "mallory" / "kept").rename(evil)
+
+    monkeypatch.setattr(Policy, "check", swapping)
+    with pytest.raises(TrustError, match=f"and not '{evil}'"):
+        Adapter.load(evil)
+    with pytest.raises(TrustError, match=f"and not '{evil}'"):
+        check_trusted(evil)
 
 
 def test_the_copy_is_private_and_gone_afterwards(policy, signed, runs, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ Ref = Annotated[str, Parameter(help="The version: cards, cards@3, cards@producti
 AliasRef = Annotated[str, Parameter(help="The alias, with its name: cards@production.")]
 Expect = Annotated[
     str | None,
-    Parameter(help="Where it must point now, or nothing is changed: a number, a reference, or none where it is new."),
+    Parameter(help="Where it must point now, or nothing is changed: a number, a digest, or none where it is new."),
 ]
 Why = Annotated[str, Parameter(help="One line for the journal.", show_default=False)]
 Who = Annotated[str | None, Parameter(help="Who does it, for the journal; user@host without it.")]

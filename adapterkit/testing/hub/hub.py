@@ -113,7 +113,7 @@ class Hub:
             "HF_HUB_OFFLINE": "0",
             "TRANSFORMERS_OFFLINE": "0",
             "NO_PROXY": "127.0.0.1",
-            "ADAPTERKIT_HUB_HOSTS": self.storage_url.removeprefix("http://"),
+            "ADAPTERKIT_HUB_HOSTS": self.storage_url.removeprefix("http://") + ",xet",
         }
 
     def repository(self, name: str) -> Repository:
