@@ -180,7 +180,7 @@ def adapterkit_remotes() -> Iterable[Remote]:  # type: ignore[empty-body]
 
         @hookimpl
         def adapterkit_remotes():
-            yield Remote(name="oci", open=OciRepository, requires="oras")
+            yield Remote(name="oci", open=OciRepository)
     """
 
 

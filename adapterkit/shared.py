@@ -279,7 +279,9 @@ class SharedModel:
     def _resident(self, adapter: Adapter) -> Resident:
         if not isinstance(adapter, Adapter):
             named = repr(adapter) if isinstance(adapter, (str, os.PathLike)) else "folder"
-            cure = "a list is for `using` or `adapter=`" if isinstance(adapter, list) else f"base.load({named}) gives one"
+            cure = (
+                "a list is for `using` or `adapter=`" if isinstance(adapter, list) else f"base.load({named}) gives one"
+            )
             raise SelectionError(f"not an adapter: {adapter!r}; {cure}")
         found = self._residents.get(adapter.digest)
         if found is not None:

@@ -93,12 +93,10 @@ class Remote:
         name: The scheme: ``"hf"`` for ``hf://org/name``.
         open: Makes the repository of a URL, which is given whole but for its revision; touches no network.
         summary: One line for listings.
-        requires: The package that it needs, if it is not one of adapterkit's own.
         is_hub: Whether PEFT, vLLM and cards call its repositories by what stands behind ``://``, as the Hub's: ``org/name``.
     """
 
     name: str
     open: Callable[[str], Repository]
     summary: str = ""
-    requires: str = ""
     is_hub: bool = False

@@ -48,17 +48,19 @@ def trace(
         ArtifactError: A folder is refused.
         SelectionError: Several adapters are named at once.
     """
+    named = ""
     if not isinstance(adapter, Adapter):
         plugins = registry or default_registry()
         store = store or Store(registry=plugins)
         found = find(adapter, registry=plugins, store=store)
         if not isinstance(found, Adapter):
             raise SelectionError(f"{str(adapter)!r} names several adapters at once: ask for each of them")
+        named = str(store.resolve(adapter)) if isinstance(adapter, str) and adapter in store else ""
         adapter = found
     top = Lineage(
         digest=adapter.digest,
         method=adapter.method,
-        reference=_reference(store, adapter.digest) if store is not None else "",
+        reference=named or (_reference(store, adapter.digest) if store is not None else ""),
         config=to_dict(adapter.config),
         manifest=adapter.manifest,
         lineage=adapter.manifest.lineage,

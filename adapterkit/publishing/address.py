@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from adapterkit.errors import ConfigError
+from adapterkit.trust.sources import PASSWORD
 
 if TYPE_CHECKING:
     from adapterkit.contracts import Repository
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["Address", "check_tag_name", "is_address", "parse_address"]
 
 ADDRESS = re.compile(r"(?P<url>(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<path>[^\s?#]+?))(?:@(?P<revision>[^@/\s]+))?")
-PASSWORD = re.compile(r"[a-z0-9+.-]+://[^/]*:[^/]*@")
 MOST = 1000
 FOLDERS = ("file", "hdfs", "sftp", "smb")
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")

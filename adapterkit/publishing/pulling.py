@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapterkit.artifact.layout import MANIFEST, PEFT_CONFIG, WEIGHTS
-from adapterkit.artifact.replacing import lock
 from adapterkit.errors import ArtifactError, ConfigError, RemoteError, UnknownNameError
 from adapterkit.registry import default_registry
 from adapterkit.store import Store
@@ -23,7 +19,7 @@ from .address import Address, parse_address
 from .sending import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from adapterkit.contracts import Repository
     from adapterkit.registry import Registry
@@ -68,7 +64,7 @@ def pull(url: str, *, name: str | None = None, store: Store | None = None, regis
     if known and (MANIFEST not in sizes or known[-1].manifest == _digest_there(repository, pinned.revision, MANIFEST)):
         return known[-1]
     say(f"fetching {sum(sizes.values()):,} bytes from {pinned.url}@{pinned.revision[:12]}")
-    with _downloads(held, str(pinned)) as folder:
+    with held.downloading(str(pinned)) as folder:
         repository.fetch(pinned.revision, sorted(sizes), folder)
         try:
             return held.add(folder, wanted, origin=str(pinned), why=f"pulled from {address}")
@@ -107,29 +103,6 @@ def _versions(store: Store, name: str) -> list[Version]:
         return store.versions(name)
     except UnknownNameError:
         return []
-
-
-@contextlib.contextmanager
-def _downloads(store: Store, what: str) -> Iterator[Path]:
-    """A folder in the store for what is fetched: who was cut off gets the same one again, and nobody else meanwhile."""
-    folder = store.folder / "downloads" / hashlib.sha256(what.encode()).hexdigest()[:32]
-    folder.mkdir(parents=True, exist_ok=True)
-    held = lock(folder)
-    if held is None:
-        with tempfile.TemporaryDirectory(dir=folder.parent) as own:
-            yield Path(own)
-        return
-    try:
-        yield folder
-    except (RemoteError, KeyboardInterrupt):
-        raise  # what has arrived is kept: the next call goes on from there
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(held)
 
 
 def check_sizes(address: Address, sizes: Mapping[str, int]) -> None:

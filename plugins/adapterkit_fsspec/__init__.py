@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 __all__ = ["adapterkit_remotes"]
 
 SCHEMES = {
-    "file": ("", "a folder, on this machine or mounted"),
-    "memory": ("", "this process, for tests"),
-    "s3": ("s3fs", "Amazon S3, and what speaks as it does"),
-    "gs": ("gcsfs", "Google Cloud Storage"),
-    "gcs": ("gcsfs", "the same"),
-    "az": ("adlfs", "Azure Blob Storage"),
-    "abfs": ("adlfs", "the same"),
-    "oss": ("ossfs", "Alibaba Cloud OSS"),
-    "hdfs": ("pyarrow", "Hadoop"),
-    "sftp": ("paramiko", "a machine that is reached through SSH"),
-    "smb": ("smbprotocol", "a Windows share"),
+    "file": "a folder, on this machine or mounted",
+    "memory": "this process, for tests",
+    "s3": "Amazon S3, and what speaks as it does",
+    "gs": "Google Cloud Storage",
+    "gcs": "the same",
+    "az": "Azure Blob Storage",
+    "abfs": "the same",
+    "oss": "Alibaba Cloud OSS",
+    "hdfs": "Hadoop",
+    "sftp": "a machine that is reached through SSH",
+    "smb": "a Windows share",
 }
-"""The package that each scheme needs beside fsspec, and what it is."""
+"""What each scheme is."""
 
 
 @hookimpl
@@ -32,5 +32,5 @@ def adapterkit_remotes() -> Iterator[Remote]:
     """One for each scheme."""
     from .repository import FsspecRepository
 
-    for scheme, (package, summary) in SCHEMES.items():
-        yield Remote(name=scheme, open=FsspecRepository, requires=package, summary=summary)
+    for scheme, summary in SCHEMES.items():
+        yield Remote(name=scheme, open=FsspecRepository, summary=summary)

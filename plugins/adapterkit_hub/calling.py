@@ -36,6 +36,8 @@ TRIES = 4
 LONGEST_WAIT = 60.0
 """Seconds: who is asked to wait for longer is told so instead."""
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{8,}")
+SECONDS = re.compile(r"^([0-9]{1,9})$|\bt=([0-9]{1,9})\b", re.ASCII)
+"""As Retry-After has them, or the Hub's RateLimit."""
 BUSY = {408, 429, 500, 502, 503, 504}
 STALE = {409, 412}
 NOT_FOUND = (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError)
@@ -133,9 +135,8 @@ def _pause(error: BaseException | None, tried: int) -> float | None:
         if error.response.status_code not in BUSY:
             return None
         headers = error.response.headers
-        asked = re.search(
-            r"^([0-9]{1,9})$|\bt=([0-9]{1,9})\b", headers.get("Retry-After") or headers.get("RateLimit", ""), re.ASCII
-        )
+        said = str(headers.get("Retry-After") or headers.get("RateLimit") or "")
+        asked = SECONDS.search(said)
         wait = float(asked[1] or asked[2]) if asked else wait
     stays = isinstance(error, OfflineModeIsEnabled) or getattr(error, "errno", None) == errno.ENOSPC
     return wait if wait <= LONGEST_WAIT and isinstance(error, NETWORK) and not stays else None

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from adapterkit.cli.flags import as_flags
 from adapterkit.store import UNSET, Store
 
-from .common import AliasRef, AsJson, Expect, Ref, StoreFolder, Who, Why, print_json, print_rows, when
+from .common import AliasRef, AsJson, Expect, Ref, StoreFolder, Who, Why, print_json, print_rows
 
 if TYPE_CHECKING:
     from adapterkit.store import Entry
@@ -80,7 +80,7 @@ def history(
         print("the journal says nothing of that", file=sys.stderr)
         return
     rows = [("WHEN", "WHO", "WHAT", "", "WHY")]
-    rows += [(when(one.at), one.who, one.action, _move(one), one.why) for one in found]
+    rows += [(one.at, one.who, one.action, _move(one), one.why) for one in found]
     print_rows(rows)
 
 
@@ -96,6 +96,8 @@ def live(
     if as_json:
         print_json(found)
         return
+    if not found:
+        print(f"no alias pointed anywhere at {at}" if at else "no alias points anywhere", file=sys.stderr)
     for alias, version in found.items():
         gone = "" if version.state == "present" else f"  ({version.state})"
         print(f"{alias}  {version}  {version.digest[:12]}{gone}")

@@ -92,7 +92,7 @@ def show(
     if lineage:
         from adapterkit.lineage import trace
 
-        tree = trace(held.load(found), store=held, registry=held.registry)
+        tree = trace(str(found), store=held, registry=held.registry)
         print_json(tree.to_json()) if as_json else print(tree)
         return
     files = held.files(found)
