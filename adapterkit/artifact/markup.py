@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["code", "flatten", "front_matter", "literal", "number", "paragraphs", "plain", "table"]
+__all__ = ["code", "flatten", "front_matter", "literal", "number", "one_line", "paragraphs", "plain", "table"]
 
 UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~!&$@]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
@@ -31,12 +31,17 @@ def front_matter(values: Mapping[str, Any]) -> str:
     return "\n".join(["---", *_yaml(values), "---"])
 
 
+def one_line(text: object) -> str:
+    """A stranger's text in one line, without what would steer a terminal."""
+    return "".join(character if character.isprintable() else " " for character in str(text))
+
+
 def plain(value: Any, most: int = MOST_TEXT) -> str:
     """A value as one line of Markdown without meaning to Markdown."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    text = "".join(character if character.isprintable() else " " for character in text)
+    text = one_line(text)
     text = text if len(text) <= most else text[:most] + "…"
     return MARKUP.sub(r"\\\1", text)
 

@@ -18,7 +18,7 @@ from .layout import MANIFEST, OURS, PEFT_CONFIG
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["check_apart", "check_replaceable", "lock", "replacing"]
+__all__ = ["check_apart", "check_replaceable", "lock", "replacing", "sync"]
 
 HIDDEN = ".adapterkit-"
 OLD = "-old"
@@ -49,7 +49,7 @@ def replacing(folder: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield staging
         for path in (*staging.iterdir(), staging):
-            _sync(path)
+            sync(path)
         _swap(staging, target)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -57,7 +57,7 @@ def replacing(folder: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if held is not None:
             os.close(held)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def check_replaceable(target: Path) -> None:
@@ -167,7 +167,8 @@ def _swap(staging: Path, target: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until what a file or a folder holds is on the disk."""
     if path.is_dir() and os.name == "nt":  # Windows opens no folders
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from adapterkit.artifact.markup import one_line
 from adapterkit.differing import diff as run
 
 from .evaluate import print_table
@@ -88,7 +89,7 @@ def _shown(value: Any) -> str:
         else str(value)
     )
     text = f"{text[:12]}…" if DIGEST.fullmatch(text) else text
-    text = "".join(character if character.isprintable() else " " for character in text)
+    text = one_line(text)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 

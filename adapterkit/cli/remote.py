@@ -10,6 +10,7 @@ import attrs
 from cyclopts import App, Parameter
 
 from adapterkit import publishing
+from adapterkit.artifact.markup import one_line
 from adapterkit.errors import ConfigError
 
 from .opening import AsJson  # noqa: TC001 - cyclopts reads the annotations
@@ -40,7 +41,7 @@ def list_(url: Url, *, as_json: AsJson = False, plugin: PluginFiles = ()) -> Non
         print(json.dumps([attrs.asdict(one) for one in found], indent=2))
         return
     for one in found:
-        print("  ".join([one.id[:12], one.published[:19], ",".join(one.tags) or "-", _printable(one.message)]))
+        print("  ".join([one.id[:12], one.published[:19], ",".join(one.tags) or "-", one_line(one.message)[:72]]))
     if not found:
         print("nothing is published there", file=sys.stderr)
 
@@ -83,7 +84,3 @@ def delete(
     if not yes:
         raise ConfigError(f"{url} is not deleted", ["every version of it would be gone; say --yes if you mean that"])
     publishing.delete(url, registry=registry_with(plugin))
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)[:72]

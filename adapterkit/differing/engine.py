@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adapterkit.adapter import Adapter
-from adapterkit.errors import SelectionError
-from adapterkit.publishing import find
+from adapterkit.publishing import find_one
 from adapterkit.registry import default_registry
 
 from .difference import Difference
@@ -18,6 +16,7 @@ from .layers import compare_layers
 if TYPE_CHECKING:
     import os
 
+    from adapterkit.adapter import Adapter
     from adapterkit.registry import Registry
     from adapterkit.store import Store
 
@@ -52,7 +51,7 @@ def diff(
         SelectionError: Several adapters are named at once.
     """
     plugins = registry or default_registry()
-    one, other = (_adapter(each, plugins, store) for each in (first, second))
+    one, other = (find_one(each, registry=plugins, store=store) for each in (first, second))
     with torch.no_grad():
         compared = compare_layers(plugins, one, other)
     return Difference(
@@ -66,10 +65,3 @@ def diff(
         unlike=compared.unlike,
         overall=compared.overall,
     )
-
-
-def _adapter(named: Adapter | str | os.PathLike[str], registry: Registry, store: Store | None) -> Adapter:
-    found = named if isinstance(named, Adapter) else find(named, registry=registry, store=store)
-    if not isinstance(found, Adapter):
-        raise SelectionError(f"{str(named)!r} names several adapters at once: compare one with one")
-    return found

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from adapterkit.artifact.manifest import Manifest
 
-__all__ = ["DATA", "SHORT", "cleaned", "lines_of"]
+__all__ = ["DATA", "SHORT", "lines_of"]
 
 DATA = {"data": "trained on", "eval_data": "held out", "replay": "mixed in"}
 SHORT = 12
@@ -97,8 +97,3 @@ def _of_scores(evaluation: Mapping[str, Any]) -> Iterator[str]:
 
 def _dict(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def cleaned(text: str) -> str:
-    """A stranger's text without what would steer a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)

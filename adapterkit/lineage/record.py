@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from adapterkit.artifact.markup import one_line
 from adapterkit.config import to_dict
 
-from .lines import DATA, SHORT, cleaned, lines_of
+from .lines import DATA, SHORT, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,10 +90,10 @@ class Lineage:
         from rich.text import Text
         from rich.tree import Tree
 
-        tree = Tree(Text(cleaned(self._title())))
+        tree = Tree(Text(one_line(self._title())))
         if not self.repeated:
             for line in lines_of(self.manifest, self.lineage):
-                tree.add(Text(cleaned(line)))
+                tree.add(Text(one_line(line)))
         if self.cut:
             tree.add(Text("made of others, which are not followed so far"))
         for one in self.parents:

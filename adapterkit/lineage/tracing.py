@@ -12,8 +12,8 @@ from adapterkit.artifact.layout import MANIFEST, MOST_JSON_BYTES
 from adapterkit.artifact.record import from_values
 from adapterkit.artifact.strict_json import parse_object
 from adapterkit.config import to_dict
-from adapterkit.errors import SelectionError, UnknownNameError
-from adapterkit.publishing import find
+from adapterkit.errors import UnknownNameError
+from adapterkit.publishing import find_one
 from adapterkit.registry import default_registry
 from adapterkit.store import Store
 
@@ -52,9 +52,7 @@ def trace(
     if not isinstance(adapter, Adapter):
         plugins = registry or default_registry()
         store = store or Store(registry=plugins)
-        found = find(adapter, registry=plugins, store=store)
-        if not isinstance(found, Adapter):
-            raise SelectionError(f"{str(adapter)!r} names several adapters at once: ask for each of them")
+        found = find_one(adapter, registry=plugins, store=store)
         named = str(store.resolve(adapter)) if isinstance(adapter, str) and adapter in store else ""
         adapter = found
     top = Lineage(

@@ -2,7 +2,7 @@
 
 from .adapters import Published, publish
 from .address import is_address
-from .finding import find, is_named
+from .finding import find, find_one, is_named
 from .places import delete, revisions, rollback, tag, untag
 from .pulling import pull
 
@@ -10,6 +10,7 @@ __all__ = [
     "Published",
     "delete",
     "find",
+    "find_one",
     "is_address",
     "is_named",
     "publish",

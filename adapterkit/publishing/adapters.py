@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from adapterkit.adapter import Adapter
 from adapterkit.artifact.card import Publication, missing, render
 from adapterkit.artifact.layout import CARD, MANIFEST, OURS, SIGNATURE
 from adapterkit.artifact.strict_json import parse_object
 from adapterkit.config import build_config
-from adapterkit.errors import ConfigError, SelectionError
+from adapterkit.errors import ConfigError
 from adapterkit.registry import Registry, default_registry
 from adapterkit.trust import sign
 
 from .address import Address, check_tag_name, parse_address
 from .checks import check_fit
-from .finding import find
+from .finding import find_one
 from .licence import find_licence
 from .models import is_model, publish_model
 from .sending import send
@@ -30,6 +29,7 @@ from .sending import send
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from adapterkit.adapter import Adapter
     from adapterkit.store import Store
 
 __all__ = ["Published", "publish"]
@@ -106,7 +106,7 @@ def publish(
         veto = functools.partial(plugins.ask, "adapterkit_before_publish", adapter=None, url=address.url)
         sent = publish_model(Path(what), said, allowed, key, send_it, message, veto)
         return Published(url=address.url, revision=sent.revision, tag=tag, digest="", is_new=sent.is_new)
-    adapter, said = _prepared(_adapter(what, plugins, store), said)
+    adapter, said = _prepared(find_one(what, registry=plugins, store=store), said)
     if key is None and isinstance(what, (str, os.PathLike)) and os.path.lexists(os.path.join(what, SIGNATURE)):  # noqa: PTH118
         logger.warning("the signature in %s does not go along, as the card's facts are written anew: give key=", what)
     name = f"the {adapter.method} adapter {adapter.digest[:12]}"
@@ -140,13 +140,6 @@ def _said(address: Address, tag: str, about: Mapping[str, Any], registry: Regist
     return build_config(
         Publication, {**about, "url": address.url, "repository": repository, "revision": tag}, what="publish"
     )
-
-
-def _adapter(what: Adapter | str | os.PathLike[str], registry: Registry, store: Store | None) -> Adapter:
-    found = what if isinstance(what, Adapter) else find(what, registry=registry, store=store)
-    if not isinstance(found, Adapter):
-        raise SelectionError(f"{found!r} is several adapters: merge them to one, and publish that")
-    return found
 
 
 def _prepared(adapter: Adapter, said: Publication) -> tuple[Adapter, Publication]:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapterkit.adapter import Adapter
 from adapterkit.compose import load_acting
 from adapterkit.errors import SelectionError
 from adapterkit.store import Store, is_reference
@@ -16,11 +17,10 @@ from .pulling import pull
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from adapterkit.adapter import Adapter
     from adapterkit.compose import Acting
     from adapterkit.registry import Registry
 
-__all__ = ["find", "is_named"]
+__all__ = ["find", "find_one", "is_named"]
 
 
 def find(
@@ -59,6 +59,14 @@ def find(
     return load_acting(
         path, adapters, registry=registry
     )  # a word that is nothing is taken for a folder that is not there
+
+
+def find_one(named: Adapter | str | os.PathLike[str], *, registry: Registry, store: Store | None = None) -> Adapter:
+    """One adapter: itself, or what a text names; raises as :func:`find`, and a SelectionError where that is several."""
+    found = named if isinstance(named, Adapter) else find(named, registry=registry, store=store)
+    if not isinstance(found, Adapter):
+        raise SelectionError(f"{str(named)!r} is several adapters at once, and one is asked for")
+    return found
 
 
 def is_named(text: str, folder: Path = Path()) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from adapterkit.artifact.files import FLAGS
-from adapterkit.artifact.replacing import lock
+from adapterkit.artifact.replacing import lock, sync
 from adapterkit.errors import StoreError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Blobs:
             # also where nothing was moved: whoever has moved it may not have come so far
             folders = {self.path(piece.sha256).parent for piece in wanted}
             for folder in (*sorted(folders), self.folder, self.folder.parent, self.staged.parent):
-                _sync(folder)
+                sync(folder)
         except OSError as error:
             raise StoreError(f"the store {str(self.staged.parent)!r} cannot be written: {error}") from error
 
@@ -174,7 +174,7 @@ def open_blob(path: Path) -> io.FileIO:
 def _settle(piece: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     piece.chmod(piece.stat().st_mode & READ_ONLY)
-    _sync(piece)
+    sync(piece)
     piece.replace(target)
 
 
@@ -215,13 +215,3 @@ def hold(folder: Path) -> int | None:
             return held
     os.close(held)
     return None
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Final
 
+from adapterkit.artifact.replacing import sync
 from adapterkit.errors import StoreError
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class Index:
             with contextlib.suppress(FileExistsError):  # another one was faster
                 os.link(made, self.path)
             shutil.rmtree(folder, ignore_errors=True)
-            _sync(self.path.parent)
+            sync(self.path.parent)
         except (OSError, sqlite3.Error) as error:
             if not self.path.exists():  # the faster one's collection may have taken the folder away
                 raise StoreError(f"the store {str(self.path.parent)!r} cannot be made: {error}") from error
@@ -261,16 +262,6 @@ def _explained(error: sqlite3.Error) -> str:
     if "malformed" in str(error) or "not a database" in str(error):
         return f"is damaged: {error}"
     return f"cannot be used: {error}"
-
-
-def _sync(folder: Path) -> None:
-    if os.name == "nt":  # Windows opens no folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _before_fork() -> None:

@@ -9,6 +9,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from adapterkit.artifact.markup import one_line
 from adapterkit.config import canonical_json
 from adapterkit.errors import ConfigError
 
@@ -151,7 +152,7 @@ def author(who: str | None, why: str = "") -> str:
     except (OSError, KeyError):  # a container may have no name for its user
         user = str(os.getuid())
     said = f"{user}@{socket.gethostname()}"  # $LOGNAME may say anything
-    return "".join(one if one.isprintable() else "?" for one in said)[:MOST_TEXT]
+    return one_line(said)[:MOST_TEXT]
 
 
 def _entries(rows: Iterable[tuple[object, ...]]) -> Iterator[Entry]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import time
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from adapterkit.artifact.replacing import sync
 from adapterkit.errors import ConfigError, TrainingError
 from adapterkit.resident import flatten, load_state
 
@@ -98,7 +98,7 @@ class Checkpoints:
             _write(staging, training, self.identity, random)
             shutil.rmtree(target, ignore_errors=True)  # of an earlier life of this run, which went on from before it
             staging.rename(target)
-            _sync(self.folder)
+            sync(self.folder)
         except (OSError, SafetensorError) as error:  # safetensors' own is no OSError, even for a disk that is full
             shutil.rmtree(staging, ignore_errors=True)
             logger.warning(
@@ -174,7 +174,7 @@ def _write(folder: Path, training: Training, identity: Mapping[str, Any], random
         # clones: safetensors refuses tensors that share memory, as tied layers do
         save_file({key: one.detach().cpu().clone().contiguous() for key, one in tensors.items()}, folder / name)
         digests[name] = _digest(folder / name)
-        _sync(folder / name)
+        sync(folder / name)
     state = {
         "schema": SCHEMA,
         "identity": identity,
@@ -191,8 +191,8 @@ def _write(folder: Path, training: Training, identity: Mapping[str, Any], random
         "files": digests,
     }
     (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-    _sync(folder / STATE)
-    _sync(folder)
+    sync(folder / STATE)
+    sync(folder)
 
 
 def _by_process(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -276,16 +276,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

@@ -149,7 +149,7 @@ def test_several_at_once_are_refused(first, second, tmp_path):
         tmp_path / "both.json", {first: first.save(tmp_path / "a"), second: tmp_path / "b"}
     )
     second.save(tmp_path / "b")
-    with pytest.raises(SelectionError, match="names several adapters at once"):
+    with pytest.raises(SelectionError, match="is several adapters at once"):
         diff(blend, first)
 
 

@@ -276,7 +276,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(filled, large, monkeypatch):
         raise OSError(28, "No space left on device")
 
     held = filled.check()
-    monkeypatch.setattr("adapterkit.store.blobs._sync", full)
+    monkeypatch.setattr("adapterkit.store.blobs.sync", full)
     with pytest.raises(StoreError, match="No space left on device"):
         filled.add(large, "cards")
     monkeypatch.undo()

@@ -35,7 +35,7 @@ WATCHED = {"eval_data": ROWS[:6], "eval_steps": 4, "load_best_model_at_end": Tru
 def life(folder: Path, tokenizer, dies_at_sync: int = 0) -> None:
     """One process: it trains in ``folder`` from where that was left, and may kill itself while it writes a checkpoint."""
     if dies_at_sync:
-        left, sync = [dies_at_sync], checkpoints._sync
+        left, sync = [dies_at_sync], checkpoints.sync
 
         def deadly(path: Path) -> None:
             left[0] -= 1
@@ -43,7 +43,7 @@ def life(folder: Path, tokenizer, dies_at_sync: int = 0) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             sync(path)
 
-        checkpoints._sync = deadly
+        checkpoints.sync = deadly
     base = Base(tiny_llama(vocab_size=8192, max_position_embeddings=128), tokenizer=tokenizer)
     base.train(ROWS, output=folder, resume=True, report=False, **OPTIONS, **WATCHED)
     os._exit(0)

@@ -20,7 +20,6 @@ __all__ = [
     "StoreFolder",
     "Who",
     "Why",
-    "clean",
     "counted",
     "print_json",
     "print_rows",
@@ -74,8 +73,3 @@ def counted(count: int, what: str) -> str:
 def when(at: str) -> str:
     """A moment in UTC, to the second."""
     return at[:19].replace("T", " ")
-
-
-def clean(text: object) -> str:
-    """A stranger's text in one line of a terminal."""
-    return "".join(one if one.isprintable() else " " for one in str(text))

@@ -11,10 +11,11 @@ import attrs
 from cyclopts import Parameter
 
 from adapterkit.artifact.layout import MANIFEST, MOST_JSON_BYTES
+from adapterkit.artifact.markup import one_line
 from adapterkit.cli.plugins import PluginFiles, registry_with
 from adapterkit.store import Store
 
-from .common import AsJson, Ref, StoreFolder, Who, Why, clean, print_json, print_rows, size, when
+from .common import AsJson, Ref, StoreFolder, Who, Why, print_json, print_rows, size, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -104,7 +105,7 @@ def show(
         return
     print(found)
     for label, text in _facts(found, aliases, manifest):
-        print(f"  {label:<10}{clean(text)}".rstrip())
+        print(f"  {label:<10}{one_line(text)}".rstrip())
     for file in files.files.values():
         print(f"  {'file':<10}{file.name}  {size(file.size)}{_pieces(file)}")
 
