@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["NEWER", "Match", "Secrets"]
+__all__ = ["NEWER", "Match", "Secrets", "apart"]
 
 GUESSES = {"Base64 High Entropy String", "Hex High Entropy String", "Secret Keyword", "Public IP (ipv4)"}
 NEWER = {
@@ -38,6 +38,15 @@ class Match:
     end: int
 
 
+def apart(matches: Iterable[Match]) -> Iterator[Match]:
+    """Those that share no character with one before."""
+    taken: list[Match] = []
+    for match in matches:
+        if all(match.end <= other.start or other.end <= match.start for other in taken):
+            taken.append(match)
+            yield match
+
+
 class Secrets:
     """Finds secrets in text."""
 
@@ -49,11 +58,7 @@ class Secrets:
 
     def find(self, text: str) -> Iterator[Match]:
         """What is in ``text``, each place once."""
-        taken: list[Match] = []
-        for match in self._all(text):
-            if all(match.end <= other.start or other.end <= match.start for other in taken):
-                taken.append(match)
-                yield match
+        return apart(self._all(text))
 
     def _all(self, text: str) -> Iterator[Match]:
         for kind, pattern in NEWER.items():

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING
 
-from adapterkit.credentials import Match
+from adapterkit.credentials import Match, apart
 
 from .needs import need
 
@@ -47,11 +47,7 @@ class PersonalData:
 
     def find(self, text: str) -> Iterator[Match]:
         """What is in ``text``; where two kinds fit the same characters, the first of the list above."""
-        taken: list[Match] = []
-        for match in self._all(text):
-            if all(match.end <= other.start or other.end <= match.start for other in taken):
-                taken.append(match)
-                yield match
+        return apart(self._all(text))
 
     def _all(self, text: str) -> Iterator[Match]:
         if "@" in text:

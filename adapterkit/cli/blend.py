@@ -15,7 +15,6 @@ from adapterkit.blending import BlendOptions, LearnedBlend
 from adapterkit.errors import ConfigError
 
 from .acting import check_acting
-from .evaluate import print_table
 from .opening import (
     AsJson,
     BaseName,
@@ -30,6 +29,7 @@ from .opening import (
 )
 from .options import check_file, given, parameters
 from .plugins import PluginFiles  # noqa: TC001 - cyclopts reads the annotation
+from .tables import print_table
 
 __all__ = ["blend"]
 

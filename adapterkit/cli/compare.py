@@ -14,10 +14,11 @@ from adapterkit.errors import ConfigError
 from adapterkit.evaluation import read_marks, sum_up
 
 from .acting import check_acting, open_acting
-from .evaluate import BatchSize, MaxLength, MaxNewTokens, Metrics, Resamples, Seed, print_table, shown
+from .evaluate import BatchSize, MaxLength, MaxNewTokens, Metrics, Resamples, Seed, shown
 from .opening import AsJson, Columns, Device, Dtype, Format, Quantize, Revision, open_base
 from .options import check_file
 from .plugins import PluginFiles  # noqa: TC001 - cyclopts reads the annotation
+from .tables import print_table
 
 if TYPE_CHECKING:
     from adapterkit.evaluation import Comparison

@@ -11,9 +11,9 @@ from cyclopts import Parameter
 from adapterkit.artifact.markup import one_line
 from adapterkit.differing import diff as run
 
-from .evaluate import print_table
 from .opening import AsJson  # noqa: TC001 - cyclopts reads the annotations
 from .plugins import PluginFiles, registry_with
+from .tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

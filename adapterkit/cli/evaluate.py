@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -28,13 +28,14 @@ from .opening import (
 )
 from .options import check_file
 from .plugins import PluginFiles  # noqa: TC001 - cyclopts reads the annotation
+from .tables import print_table
 
 if TYPE_CHECKING:
     from adapterkit.base import Base
     from adapterkit.compose import Acting
     from adapterkit.evaluation import Evaluation
 
-__all__ = ["BatchSize", "MaxLength", "MaxNewTokens", "Metrics", "Resamples", "Seed", "evaluate", "print_table", "shown"]
+__all__ = ["BatchSize", "MaxLength", "MaxNewTokens", "Metrics", "Resamples", "Seed", "evaluate", "shown"]
 
 MaxNewTokens = Annotated[
     int | None, Parameter(help="The longest answer, in tokens; by default the longest expected one and a little more.")
@@ -168,14 +169,6 @@ def shown(result: Evaluation, name: str) -> str:
         return "–"
     low_high = result.intervals.get(name)
     return f"{result[name]:.4f}" + (f" [{low_high[0]:.4f}, {low_high[1]:.4f}]" if low_high else "")
-
-
-def print_table(rows: object, file: Any = None) -> None:
-    """Rows of texts, their columns as wide as need be; on standard output where no ``file`` is given."""
-    cells = [list(row) for row in rows]  # type: ignore[attr-defined]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), file=file)
 
 
 def _harness(

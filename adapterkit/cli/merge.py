@@ -17,13 +17,13 @@ from adapterkit.merging.strategy import options_of
 from adapterkit.recipes import Parent, Recipe, Stage, plan_recipe, read_recipe, run_recipe
 
 from .acting import check_acting
-from .evaluate import print_table
 from .flags import as_flags
 from .methods import values_of
 from .opening import AsJson  # noqa: TC001 - cyclopts reads the annotation
 from .options import given, parameters
 from .outputs import check_output, folders_of
 from .plugins import PluginFiles, registry_with
+from .tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

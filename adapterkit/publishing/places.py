@@ -11,9 +11,10 @@ from adapterkit.artifact.layout import CARD, OURS
 from adapterkit.errors import ConfigError
 from adapterkit.registry import Registry, default_registry
 from adapterkit.trust import read_trusted
+from adapterkit.trust.reading import MOST_BYTES
 
 from .address import Address, check_tag_name, parse_address
-from .pulling import MOST_BYTES, check_sizes, settled
+from .pulling import check_sizes, settled
 from .sending import Sent, send
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from adapterkit.registry import Registry
     from adapterkit.store import Version
 
-__all__ = ["MOST_BYTES", "check_sizes", "pull", "settled"]
+__all__ = ["check_sizes", "pull", "settled"]
 
 
 def pull(url: str, *, name: str | None = None, store: Store | None = None, registry: Registry | None = None) -> Version:
@@ -56,7 +56,8 @@ def pull(url: str, *, name: str | None = None, store: Store | None = None, regis
     pinned = address.at(repository.resolve(address.revision))
     if parse_address(str(pinned)) != pinned:
         raise RemoteError(f"{address} calls a version {pinned.revision!r:.100}, which is no id")
-    _check_policy(pinned)
+    if policy is not None:
+        policy.check(str(pinned), follow=False)
     wanted = name or named.name
     sizes = repository.sizes(pinned.revision, tuple(MOST_BYTES))
     check_sizes(pinned, sizes)
@@ -90,12 +91,6 @@ def settled(address: Address) -> Address:
     if parse_address(f"{found.url}@0").url != found.url:
         raise ConfigError(f"{address} does not fit", [f"it leads to {found.url!r}, which no address can name"])
     return found
-
-
-def _check_policy(address: Address) -> None:
-    policy = current_policy()
-    if policy is not None:
-        policy.check(str(address), follow=False)
 
 
 def _versions(store: Store, name: str) -> list[Version]:

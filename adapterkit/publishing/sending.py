@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from adapterkit.contracts import Repository
 
-__all__ = ["Sent", "check_tag", "newest", "say", "send"]
+__all__ = ["Sent", "say", "send"]
 
 logger = logging.getLogger("adapterkit")
 
@@ -60,11 +60,12 @@ def send(
         ConflictError: The tag is taken, or somebody else published meanwhile; nothing of theirs is lost.
         RemoteError: The place cannot be reached, or gave back other bytes; says whether something was published.
     """
-    head = newest(repository)
+    head = _newest(repository)
     if head:
         _check_kind(repository, url, head, files)
-    if tag and head and check_tag(repository, url, tag, files):
-        return Sent(repository.resolve(tag), is_new=False)
+    tagged = _tagged(repository, url, tag, files) if tag and head else ""
+    if tagged:
+        return Sent(tagged, is_new=False)
     if head and not _differing(repository, head, files):
         sent = Sent(head, is_new=False)
     else:
@@ -88,7 +89,7 @@ def _check_kind(repository: Repository, url: str, head: str, files: Mapping[str,
         raise ConflictError(f"{url} holds something else, as its {min(there)} says: publish to a repository of its own")
 
 
-def newest(repository: Repository) -> str:
+def _newest(repository: Repository) -> str:
     """The id of the newest version; empty where there is none."""
     try:
         return repository.resolve()
@@ -96,8 +97,8 @@ def newest(repository: Repository) -> str:
         return ""
 
 
-def check_tag(repository: Repository, url: str, tag: str, files: Mapping[str, Path]) -> bool:
-    """Whether a tag stands for just these files.
+def _tagged(repository: Repository, url: str, tag: str, files: Mapping[str, Path]) -> str:
+    """The id of the version that has a tag, which must hold just these files; empty where the tag is free.
 
     Raises:
         ConflictError: It stands for others: what a version is must not change. The card is for people, and may be another.
@@ -105,14 +106,14 @@ def check_tag(repository: Repository, url: str, tag: str, files: Mapping[str, Pa
     try:
         tagged = repository.resolve(tag)
     except UnknownNameError:
-        return False
+        return ""
     other = _differing(repository, tagged, {name: path for name, path in files.items() if name != CARD})
     if other:
         raise ConflictError(
             f"{url}@{tag} is another version already ({tagged[:12]}): its {other} differs; give this one another tag. "
             "Nothing was published"
         )
-    return True
+    return tagged
 
 
 def _push(
@@ -129,7 +130,7 @@ def _push(
     try:
         made = repository.push(files, message=message, parent=head, private=private, replaces=replaces)
     except (ConflictError, RemoteError):
-        made = newest(repository)  # perhaps it was carried out, and only the answer was lost
+        made = _newest(repository)  # perhaps it was carried out, and only the answer was lost
         if not made or made == head or _differing(repository, made, files):
             raise
     say(f"reading back {url}@{made[:12]}")

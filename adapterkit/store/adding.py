@@ -102,7 +102,6 @@ def register(
     name: str,
     who: str,
     why: str = "",
-    origin: str = "",
     number: int = 0,
     action: str = "add",
 ) -> Version:
@@ -115,7 +114,6 @@ def register(
         name: What it is called.
         who: Who adds it.
         why: What they say.
-        origin: Where it comes from.
         number: The number that it should have; the next one where it is taken, 0, or so far away that few would be left.
         action: What the journal calls it.
 
@@ -128,7 +126,7 @@ def register(
     taken = db.execute("SELECT 1 FROM versions WHERE (name, number) = (?, ?)", (name, number)).fetchone()
     given = number if 0 < number <= last + MOST_GAP and not taken else last + 1
     entry = journal.append(
-        db, action=action, name=name, who=who, after=given, why=why, manifest=incoming.manifest, origin=origin
+        db, action=action, name=name, who=who, after=given, why=why, manifest=incoming.manifest, origin=incoming.origin
     )
     version = Version(
         name=name,
@@ -139,7 +137,7 @@ def register(
         created=entry.at,
         who=who,
         why=why,
-        origin=origin,
+        origin=incoming.origin,
     )
     values = attrs.astuple(version)
     db.execute(f"INSERT INTO versions VALUES ({', '.join('?' * len(values))})", values)  # noqa: S608

@@ -60,7 +60,7 @@ def import_(
             raise ArtifactError(f"{what} is refused: {error}") from error
         blobs.settle(folder / "pieces", [piece for one in staged.values() for piece in one.pieces])
         with index.writing(make=True) as db:
-            return _commit(db, blobs, listing, staged, move_aliases=move_aliases, origin=origin, why=why, who=who)
+            return _commit(db, blobs, listing, staged, move_aliases=move_aliases, why=why, who=who)
 
 
 def _opened(path: str | os.PathLike[str], folder: Path, max_bytes: int) -> tuple[str, Path, Listing]:
@@ -137,7 +137,6 @@ def _commit(
     staged: dict[str, Incoming],
     *,
     move_aliases: bool,
-    origin: str,
     why: str,
     who: str,
 ) -> Imported:
@@ -157,7 +156,6 @@ def _commit(
             number=listed.number,
             who=who,
             why=why or listed.why,
-            origin=origin,
             action="import",
         )
     done: list[str] = []

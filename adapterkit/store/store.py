@@ -102,7 +102,7 @@ class Store(Pointing):
                         place = incoming.origin
                         if newest in adding.alike(db, incoming, name) and (not place or newest.origin == place):
                             return newest
-                        return adding.register(db, incoming, self._blobs, name=name, who=author, why=why, origin=place)
+                        return adding.register(db, incoming, self._blobs, name=name, who=author, why=why)
                 except adding.BlobGoneError:
                     continue
         raise StoreError(f"{name!r} could not be added to {self}: its blobs were collected {TRIES} times meanwhile")

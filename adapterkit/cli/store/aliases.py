@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from adapterkit.cli.flags import as_flags
+from adapterkit.cli.tables import print_table
 from adapterkit.store import UNSET, Store
 
-from .common import AliasRef, AsJson, Expect, Ref, StoreFolder, Who, Why, print_json, print_rows
+from .common import AliasRef, AsJson, Expect, Ref, StoreFolder, Who, Why, print_json
 
 if TYPE_CHECKING:
     from adapterkit.store import Entry
@@ -81,7 +82,7 @@ def history(
         return
     rows = [("WHEN", "WHO", "WHAT", "", "WHY")]
     rows += [(one.at, one.who, one.action, _move(one), one.why) for one in found]
-    print_rows(rows)
+    print_table(rows)
 
 
 def live(

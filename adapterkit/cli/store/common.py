@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import attrs
 from cyclopts import Parameter
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = [
     "AliasRef",
@@ -22,7 +19,6 @@ __all__ = [
     "Why",
     "counted",
     "print_json",
-    "print_rows",
     "size",
     "when",
 ]
@@ -45,13 +41,6 @@ AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative="
 def print_json(values: Any) -> None:
     """Values of attrs classes as JSON."""
     print(json.dumps(values, indent=2, ensure_ascii=False, default=attrs.asdict))
-
-
-def print_rows(rows: Sequence[Sequence[str]]) -> None:
-    """A table, the heading first; the last column is as long as it is."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def size(count: float) -> str:

@@ -13,9 +13,10 @@ from cyclopts import Parameter
 from adapterkit.artifact.layout import MANIFEST, MOST_JSON_BYTES
 from adapterkit.artifact.markup import one_line
 from adapterkit.cli.plugins import PluginFiles, registry_with
+from adapterkit.cli.tables import print_table
 from adapterkit.store import Store
 
-from .common import AsJson, Ref, StoreFolder, Who, Why, print_json, print_rows, size, when
+from .common import AsJson, Ref, StoreFolder, Who, Why, print_json, size, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,7 +75,7 @@ def list_(
         )
         for one in found
     ]
-    print_rows(rows)
+    print_table(rows)
 
 
 def show(
