@@ -7,10 +7,11 @@ BIN := $(VENV)/bin
 # WORKERS processes of one thread each, all else in one process of two.
 export OMP_NUM_THREADS ?= 2
 WORKERS ?= 2
+SOAK_SECONDS ?= 1800
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-all bench check clean
+.PHONY: demo test test-all bench soak check clean
 
 demo: $(VENV)/.ready  ## train two adapters on real data, swap, mix, merge, save and reload them
 	$(BIN)/python examples/quickstart.py
@@ -23,6 +24,9 @@ test-all: $(VENV)/.ready  ## the slow tests too
 
 bench: $(VENV)/.ready  ## every performance figure beside its peer's, from one run
 	$(BIN)/python benchmarks/run.py
+
+soak: $(VENV)/.ready  ## half an hour of requests while everything changes or fails; SOAK_SECONDS=600 for less
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS)
 
 check: $(VENV)/.ready  ## style, types, and which module may import which
 	$(BIN)/ruff check .

@@ -47,7 +47,10 @@ if TYPE_CHECKING:
         ConfigError,
         ConflictError,
         DataError,
+        DeadlineError,
+        EngineError,
         JobsFailedError,
+        OverloadedError,
         PluginClashError,
         PluginError,
         PublishError,
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
     from .registry import Registry
     from .report import compare_runs, write_report
     from .runtime.actions import rerun
+    from .serving import AsyncEngine, Engine
     from .sites import INPUT, SHARED, Site, match, pattern_value, shorten, targeted
     from .store import Store, Version
     from .train.jobs import Job
@@ -82,6 +86,7 @@ _HOMES = {
     "Adapter": "adapter",
     "AdapterkitError": "errors",
     "ArtifactError": "errors",
+    "AsyncEngine": "serving",
     "Base": "base",
     "BaseLoadError": "errors",
     "BaseMismatchError": "errors",
@@ -95,10 +100,13 @@ _HOMES = {
     "Conversation": "contracts",
     "DataError": "errors",
     "DataFormat": "contracts",
+    "DeadlineError": "errors",
     "diff": "differing",
     "Dense": "effects",
     "Effect": "effects",
     "Effects": "effects",
+    "Engine": "serving",
+    "EngineError": "errors",
     "Example": "contracts",
     "Export": "exporting",
     "export": "exporting",
@@ -121,6 +129,7 @@ _HOMES = {
     "Method": "contracts",
     "Metric": "contracts",
     "Objective": "contracts",
+    "OverloadedError": "errors",
     "pattern_value": "sites",
     "PluginClashError": "errors",
     "PluginError": "errors",
@@ -170,6 +179,7 @@ __all__ = [
     "Adapter",
     "AdapterkitError",
     "ArtifactError",
+    "AsyncEngine",
     "Base",
     "BaseLoadError",
     "BaseMismatchError",
@@ -181,9 +191,12 @@ __all__ = [
     "Conversation",
     "DataError",
     "DataFormat",
+    "DeadlineError",
     "Dense",
     "Effect",
     "Effects",
+    "Engine",
+    "EngineError",
     "Example",
     "Export",
     "Exporter",
@@ -200,6 +213,7 @@ __all__ = [
     "Method",
     "Metric",
     "Objective",
+    "OverloadedError",
     "PluginClashError",
     "PluginError",
     "Preference",

@@ -11,6 +11,9 @@ Each says what happened, the value seen and what would have worked, and is also 
     │   └── BrokenPluginError (ImportError)     a plugin that is installed but cannot be loaded
     ├── BaseLoadError         (OSError)         a base model that cannot be loaded
     ├── DataError             (ValueError)      rows that cannot be used
+    ├── EngineError           (RuntimeError)    a serving engine that cannot answer
+    │   ├── DeadlineError     (TimeoutError)    a request that was given up because its time was over
+    │   └── OverloadedError                     too many requests wait already; says when to ask again
     ├── ArtifactError         (ValueError)      an adapter folder that is refused
     │   ├── BaseMismatchError                   made for another base
     │   └── TrustError        (PermissionError) from a source, or signed by nobody, that the policy trusts
@@ -43,7 +46,10 @@ __all__ = [
     "ConfigError",
     "ConflictError",
     "DataError",
+    "DeadlineError",
+    "EngineError",
     "JobsFailedError",
+    "OverloadedError",
     "PluginClashError",
     "PluginError",
     "PublishError",
@@ -125,6 +131,22 @@ class TrustError(ArtifactError, PermissionError):
 
 class ConflictError(AdapterkitError, RuntimeError):
     """What was to be changed is no longer what the caller took it for; nothing was changed."""
+
+
+class EngineError(AdapterkitError, RuntimeError):
+    """A serving engine that cannot answer: it is stopped, or a step of it failed."""
+
+
+class DeadlineError(EngineError, TimeoutError):
+    """A request that was given up because its time was over."""
+
+
+class OverloadedError(EngineError):
+    """Too many requests wait already; ``retry_after`` is in how many seconds it is worth asking again."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
 
 
 class PublishError(AdapterkitError, ValueError):

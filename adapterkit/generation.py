@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import attrs
 import torch
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from .base import Base
     from .compose import Acting
+    from .shared import SharedModel
 
-__all__ = ["GenerateOptions", "Prompt", "generate"]
+__all__ = ["GenerateOptions", "Prompt", "check_prompts", "context_of", "generate", "processors"]
 
 Prompt: TypeAlias = str | Text | Conversation | Sequence[Message | Mapping[str, Any]]
 """What a user says; turns, as messages or mappings with ``role`` and ``content``; a Conversation, which may bring tools; or a Text
@@ -34,6 +35,19 @@ MOST_SEED = 2**63 - 1
 MOST_TEMPERATURE = 1e6
 LEAST_TEMPERATURE = 1e-6
 """Logits divided by less are no numbers any more; what is likeliest is then chosen anyhow."""
+
+
+class Chance(Protocol):
+    """How a token is chosen, as of :class:`GenerateOptions`."""
+
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def top_p(self) -> float: ...
+
+    @property
+    def top_k(self) -> int | None: ...
 
 
 @attrs.frozen(kw_only=True)
@@ -64,12 +78,12 @@ def generate(
 ) -> list[str]:
     """See :meth:`adapterkit.Base.generate`; ``progress`` is called with the number of prompts of each batch that is answered."""
     chosen = build_config(GenerateOptions, options, what="options of generate")
-    _check_prompts(prompts)
+    check_prompts(prompts)
     adapters = _for_each(adapter, len(prompts))
-    renderer = Renderer(base.tokenizer, max_length=_context(base))
+    renderer = Renderer(base.tokenizer, max_length=context_of(base))
     ids = [renderer.prompt(prompt) for prompt in prompts]
     check_known(base.model, *ids)
-    _check_lengths(ids, chosen.max_new_tokens, _context(base))
+    _check_lengths(ids, chosen.max_new_tokens, context_of(base))
     answers = [""] * len(prompts)
     # prompts of like length together: less padding, and a batch ends sooner
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
@@ -77,7 +91,7 @@ def generate(
         with base.using([adapters[row] for row in rows]):
             prefix, virtual = base.room(len(rows))
             mine = [[*own, *ids[row]] for own, row in zip(virtual, rows, strict=True)]
-            _check_lengths(mine, chosen.max_new_tokens + max(map(len, prefix)), _context(base))
+            _check_lengths(mine, chosen.max_new_tokens + max(map(len, prefix)), context_of(base))
             new = _answer(base, mine, prefix, rows, chosen, renderer.stop_ids())
         for row, tokens in zip(rows, new, strict=True):
             answers[row] = renderer.decode(tokens)
@@ -95,7 +109,7 @@ def _batches(order: Sequence[int], ids: Sequence[Sequence[int]], size: int, *, e
             start = place
 
 
-def _check_prompts(prompts: Any) -> None:
+def check_prompts(prompts: Any) -> None:
     """Refuse what would fail later, or be taken for something else."""
     if isinstance(prompts, (str, Text, Conversation, Mapping)) or not isinstance(prompts, Sequence):
         raise DataError(f"prompts are a text or a list of prompts, not {type(prompts).__name__}")
@@ -133,7 +147,8 @@ def _for_each(adapter: Any, rows: int) -> list[Acting | None]:
     return [adapter] * rows
 
 
-def _context(base: Base) -> int:
+def context_of(base: SharedModel) -> int:
+    """The most tokens that a base reads at once."""
     return int(getattr(base.model.config.get_text_config(), "max_position_embeddings", None) or 2**31)
 
 
@@ -167,7 +182,7 @@ def _answer(
         "do_sample": False,
         "eos_token_id": list(stop),
         "pad_token_id": pad,
-        "logits_processor": _processors(options, rows, base.device),
+        "logits_processor": processors(options, seed=options.seed, rows=rows, device=base.device),
     }
     out = model.generate(padded, attention_mask=mask, **{**_neutral(model.generation_config), **ours})
     return [row[padded.shape[1] :].tolist() for row in out]
@@ -191,19 +206,27 @@ _HARMLESS = {
 }
 
 
-def _processors(options: GenerateOptions, rows: Sequence[int], device: torch.device) -> Any:
+def processors(options: Chance, *, seed: int, rows: Sequence[int], device: torch.device) -> Any:
+    """What changes scores ``(rows, vocabulary)`` so that the highest is the choice; nothing where the likeliest is.
+
+    Args:
+        options: How it is chosen.
+        seed: Row i draws from ``seed + i``.
+        rows: The numbers of the rows.
+        device: Where the scores are.
+    """
     from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-    processors = LogitsProcessorList()
+    made = LogitsProcessorList()
     if options.temperature < LEAST_TEMPERATURE:
-        return processors
-    processors.append(TemperatureLogitsWarper(options.temperature))
+        return made
+    made.append(TemperatureLogitsWarper(options.temperature))
     if options.top_k is not None:
-        processors.append(TopKLogitsWarper(options.top_k))
+        made.append(TopKLogitsWarper(options.top_k))
     if options.top_p < 1.0:
-        processors.append(TopPLogitsWarper(options.top_p))
-    processors.append(_RowNoise(options.seed, rows, device))
-    return processors
+        made.append(TopPLogitsWarper(options.top_p))
+    made.append(_RowNoise(seed, rows, device))
+    return made
 
 
 class _RowNoise:

@@ -73,23 +73,27 @@ class PluginInfo:
     provides: tuple[str, ...] = ()
 
 
+class _Operations:
+    """What a method can do, under the names of the hooks: pluggy 1.6 leaves nobody out of a call who has no such name."""
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        for name in OPERATIONS:
+            operation = getattr(method, name)
+            if operation is not None:
+                setattr(self, f"adapterkit_{name}", operation)
+
+
 class _PluginManager(pluggy.PluginManager):
     """Takes the operations of a :class:`Method` for hook implementations, with no marks on them."""
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
-        if not isinstance(plugin, Method):
+        if not isinstance(plugin, _Operations):
             return super().parse_hookimpl_opts(plugin, name)
-        if name not in OPERATIONS:
+        if not name.startswith("adapterkit_"):
             return None
-        marked: dict[str, Any] = {
-            "wrapper": False,
-            "hookwrapper": False,
-            "optionalhook": False,
-            "tryfirst": False,
-            "trylast": False,
-            "specname": f"adapterkit_{name}",
-        }
-        return cast("pluggy.HookimplOpts", marked)
+        marks = dict.fromkeys(("wrapper", "hookwrapper", "optionalhook", "tryfirst", "trylast"), False)
+        return cast("pluggy.HookimplOpts", {**marks, "specname": None})
 
 
 class Registry:
@@ -210,7 +214,7 @@ class Registry:
         for kind, record in records:
             self._records[kind][record.name].append((record, info))
             if isinstance(record, Method):
-                self._manager.register(record, name=f"method:{record.name} ({key[0]}, {key[1]})")
+                self._manager.register(_Operations(record), name=f"method:{record.name} ({key[0]}, {key[1]})")
         self._callers.clear()
         return info
 
@@ -350,7 +354,8 @@ class Registry:
         """Ask ``method`` alone for an operation (``"configure"``, ``"build"``, ``"lower"``), wrapped by whoever wraps it."""
         key = (operation, method.name)
         if key not in self._callers:
-            others = {p for p in self._manager.get_plugins() if isinstance(p, Method) and p is not method}
+            plugins = self._manager.get_plugins()
+            others = {p for p in plugins if isinstance(p, _Operations) and p.method is not method}
             self._callers[key] = self._manager.subset_hook_caller(f"adapterkit_{operation}", others)
         return self._callers[key](method=method, **arguments)
 

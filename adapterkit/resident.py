@@ -12,7 +12,7 @@ from .artifact.copies import check_copies
 from .artifact.fit import check_tensors
 from .effects import Dense, LowRank
 from .errors import ArtifactError, ConfigError, PluginError, SelectionError, TargetError
-from .runtime import InputAction, actions_for, uniform_plan
+from .runtime import InputAction, actions_for, plan_bytes, uniform_plan
 from .runtime.actions import LayerAction
 from .sites import INPUT, SHARED
 
@@ -47,10 +47,17 @@ __all__ = [
 
 @attrs.frozen(eq=False)
 class Resident:
-    """An adapter in the base's memory, and what its sites do."""
+    """An adapter in the base's memory, and what its sites do.
+
+    Attributes:
+        adapter: The adapter.
+        plan: What its sites do.
+        bytes: What the plan takes where the base computes, beside the base itself.
+    """
 
     adapter: Adapter
-    plan: Plan
+    plan: Plan = attrs.field(repr=False)
+    bytes: int
 
 
 def build_layers(registry: Registry, method: Method, config: Any, sites: Sequence[Site]) -> nn.ModuleDict:
@@ -113,10 +120,14 @@ def make_resident(registry: Registry, adapter: Adapter, sites: Sequence[Site], m
     if effects is None:
         for layer in layers.values():  # what a layer writes into its buffers while it acts must not reach the adapter
             layer.load_state_dict({name: one.clone() for name, one in layer.state_dict().items()}, assign=True)
-        return Resident(adapter, plan_of_layers(method.name, layers))
+        return _resident(adapter, plan_of_layers(method.name, layers), model)
     by_name = {site.name: site for site in sites}
     actions = {name: actions_for(by_name[name], here, *places[name]) for name, here in effects.items()}
-    return Resident(adapter, uniform_plan(actions))
+    return _resident(adapter, uniform_plan(actions), model)
+
+
+def _resident(adapter: Adapter, plan: Plan, model: nn.Module) -> Resident:
+    return Resident(adapter, plan, plan_bytes(plan, model))
 
 
 def check_adapter(registry: Registry, adapter: Adapter, sites: Sequence[Site], weights: Mapping[str, Tensor]) -> None:

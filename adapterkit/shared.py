@@ -26,7 +26,7 @@ from .once import once
 from .publishing import find
 from .quantization import format_of
 from .registry import Registry, default_registry
-from .resident import Resident, make_resident
+from .resident import Resident, check_adapter, make_resident
 from .runtime import Plan, Runtime, compose, room, row_plan, take_over
 from .sites import Site, find_sites
 from .twins import Twins
@@ -141,6 +141,12 @@ class SharedModel:
         return device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the base computes in."""
+        dtype: torch.dtype = self._loaded.model.dtype
+        return dtype
+
+    @property
     def quantized(self) -> str:
         """What the base is quantized in: ``"nf4"``, ``"fp4"``, ``"int8"``, or what a model object says; empty when it is not."""
         return self.source.quantize or format_of(self._loaded.model)
@@ -214,6 +220,22 @@ class SharedModel:
             adapter = find(adapter, registry=self.registry, adapters=self.resident)
         self._plan_of(adapter)
         return adapter
+
+    def prepare(self, adapter: Adapter) -> Resident:
+        """An adapter ready to act on this base, in memory of its own that the base does not keep: for who keeps their own account.
+
+        Raises:
+            ArtifactError: It does not fit this base.
+            SelectionError: Its method does not act on such a base.
+        """
+        check_base(adapter.manifest, self.reference.fingerprint)
+        return make_resident(self.registry, adapter, self.sites, self._loaded.model)
+
+    def check(self, adapter: Adapter) -> None:
+        """Refuse an adapter that does not fit this base, without a byte of it being moved; raises as :meth:`prepare`."""
+        check_base(adapter.manifest, self.reference.fingerprint)
+        weights = dict(self._loaded.model.named_parameters(remove_duplicate=False))
+        check_adapter(self.registry, adapter, self.sites, weights)
 
     def unload(self, adapter: Acting) -> None:
         """Give up an adapter's memory; if it is in use, also as a part of a blend, the base alone is in use from now on.
@@ -290,8 +312,7 @@ class SharedModel:
             found = self._residents.get(adapter.digest)
             if found is not None:  # another thread was faster
                 return found
-            check_base(adapter.manifest, self.reference.fingerprint)
-            resident = make_resident(self.registry, adapter, self.sites, self._loaded.model)
+            resident = self.prepare(adapter)
             _ = self.runtime
             self._residents[adapter.digest] = resident
         self.registry.notify("adapterkit_adapter_loaded", adapter=adapter)

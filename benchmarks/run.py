@@ -13,7 +13,18 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("parameters", "imports", "residency", "training", "logits", "many", "merging", "extraction", "store")
+BENCHMARKS = (
+    "parameters",
+    "imports",
+    "residency",
+    "training",
+    "logits",
+    "many",
+    "merging",
+    "extraction",
+    "store",
+    "serving",
+)
 
 
 def main() -> None:

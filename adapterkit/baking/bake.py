@@ -21,6 +21,7 @@ from adapterkit.errors import BaseLoadError, ConfigError, SelectionError
 from adapterkit.fingerprint import fingerprint
 from adapterkit.loading import DTYPES, Source, load_base
 from adapterkit.sites import find_sites
+from adapterkit.sizes import parse_size
 
 from .casting import dtype_name
 from .files import CARD, fetch, licence_of, rest_of, write_rest
@@ -28,7 +29,6 @@ from .layout import Layout, NotPlainError, main_dtype
 from .loaded import Loaded
 from .progress import progress
 from .report import REPORT, Baked, Measure, parts_of
-from .shards import parse_size
 from .staging import check_target, staged
 from .streaming import Streaming
 
@@ -90,7 +90,7 @@ def bake(
     target = Path(folder)
     check_apart(target, () if base.source.is_object else (base.source.location,))
     check_target(target)
-    most = parse_size(max_shard_size)
+    most = parse_size(max_shard_size, "max_shard_size")
     if not isinstance(min_survived, (int, float)) or not 0.0 <= min_survived <= 1.0:
         raise ConfigError("options of bake do not fit", [f"min_survived: must be from 0 to 1, not {min_survived!r}"])
     files = None if base.source.is_object else _Files.of(base.source)

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from adapterkit.checkpoint import INDEX, WHOLE
-from adapterkit.errors import BaseLoadError, ConfigError
+from adapterkit.errors import BaseLoadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["FLOATS", "Shard", "Stored", "headers", "parse_size", "plan_shards", "write_index", "write_shard"]
+__all__ = ["FLOATS", "Shard", "Stored", "headers", "plan_shards", "write_index", "write_shard"]
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """What weights are computed with; anything else is copied as it is."""
 BITS = re.compile(r"(\d+)(?:_|$)")
-UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 ALIGNMENT = 8
 
 
@@ -80,21 +79,6 @@ def headers(files: Mapping[str, Path]) -> dict[str, Stored]:
 def _stored(dtype: str, shape: tuple[int, ...]) -> Stored:
     bits = 8 if dtype == "BOOL" else int(BITS.search(dtype)[1])  # type: ignore[index]
     return Stored(dtype, shape, math.prod(shape) * bits // 8)
-
-
-def parse_size(text: int | str) -> int:
-    """Bytes, of a number or of a text such as ``"5GB"``, as transformers reads it.
-
-    Raises:
-        ConfigError: It is neither, or nothing.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?B)?", str(text).strip().upper())
-    size = float(found[1]) * UNITS.get(found[2] or "", 1) if found else 0.0
-    if not 1 <= size < math.inf or isinstance(text, bool):
-        raise ConfigError(
-            "options of bake do not fit", [f"max_shard_size: {text!r:.60} is no size; give bytes, or '5GB'"]
-        )
-    return int(size)
 
 
 def plan_shards(tensors: Mapping[str, Stored], most: int) -> list[Shard]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from adapterkit.audit import audit as look_through
 from adapterkit.audit.findings import several
 from adapterkit.errors import ConfigError, DataError
 
-from .options import check_file, given, parameters
+from .options import check_file, given, with_options
 from .plugins import PluginFiles, registry_with
 
 __all__ = ["audit"]
@@ -135,12 +134,4 @@ def _plant(data: str, target: Path, **options: Any) -> None:
     print(secrets)
 
 
-def audit(*arguments: Any, **options: Any) -> None:  # noqa: D103 - the text is that of the function below it
-    _audit(*arguments, **options)
-
-
-_own = [one for one in inspect.signature(_audit).parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
-_all = [*_own, *parameters(AuditOptions)]
-audit.__doc__ = _audit.__doc__
-audit.__signature__ = inspect.Signature(_all)  # type: ignore[attr-defined]
-audit.__annotations__ = {parameter.name: parameter.annotation for parameter in _all}
+audit = with_options(_audit, AuditOptions)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -27,7 +26,7 @@ from .opening import (
     Revision,
     open_base,
 )
-from .options import check_file, given, parameters
+from .options import check_file, given, with_options
 from .plugins import PluginFiles  # noqa: TC001 - cyclopts reads the annotation
 from .tables import print_table
 
@@ -126,17 +125,4 @@ def _show(found: LearnedBlend) -> None:
         )
 
 
-def blend(*arguments: Any, **options: Any) -> None:  # noqa: D103 - the text is that of the function below it
-    _blend(*arguments, **options)
-
-
-_hints = get_type_hints(_blend, include_extras=True)
-_own = [
-    one.replace(annotation=_hints[one.name])
-    for one in inspect.signature(_blend).parameters.values()
-    if one.kind is not inspect.Parameter.VAR_KEYWORD
-]
-_all = [*_own, *parameters(BlendOptions)]
-blend.__doc__ = _blend.__doc__
-blend.__signature__ = inspect.Signature(_all)  # type: ignore[attr-defined]
-blend.__annotations__ = {parameter.name: parameter.annotation for parameter in _all}
+blend = with_options(_blend, BlendOptions)

@@ -27,6 +27,7 @@ COMMANDS = {
     "train-many": "Train several adapters in one pass over one base.",
     "sweep": "Search for settings, in shared passes over one base.",
     "generate": "Answer prompts.",
+    "serve": "Serve a base and its adapters over HTTP, as OpenAI's API does.",
     "evaluate": "Score an adapter beside the base alone.",
     "compare": "Score adapters on the same rows, and let people mark their answers side by side.",
     "audit": "Look through training data, and for what an adapter has memorised of it.",

@@ -17,9 +17,9 @@ from adapterkit.data.reading import explain_missing
 from adapterkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["check_file", "field_docs", "given", "parameters"]
+__all__ = ["check_file", "field_docs", "given", "parameters", "with_options"]
 
 
 def parameters(cls: type, defaults: Mapping[str, Any] | None = None) -> list[inspect.Parameter]:
@@ -36,6 +36,25 @@ def parameters(cls: type, defaults: Mapping[str, Any] | None = None) -> list[ins
         )
         for field in attrs.fields(cls)
     ]
+
+
+def with_options(command: Callable[..., None], cls: type) -> Callable[..., None]:
+    """A command whose ``**options`` are the fields of ``cls``, each with its help."""
+
+    def run(*arguments: Any, **options: Any) -> None:
+        command(*arguments, **options)
+
+    hints = get_type_hints(command, include_extras=True)
+    own = [
+        one.replace(annotation=hints[one.name])
+        for one in inspect.signature(command).parameters.values()
+        if one.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    together = [*own, *parameters(cls)]
+    run.__name__, run.__doc__ = command.__name__.lstrip("_"), command.__doc__
+    run.__signature__ = inspect.Signature(together)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in together}
+    return run
 
 
 def check_file(option: str, path: str) -> None:
@@ -74,8 +93,9 @@ def _own_docs(cls: type) -> dict[str, str]:
             isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
         )
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
-            text: str = inspect.cleandoc(below.value.value)  # type: ignore[attr-defined]
-            docs[field.target.id] = text.replace("``", "`")
+            text: str = below.value.value  # type: ignore[attr-defined]
+            # Tables and --help break lines themselves.
+            docs[field.target.id] = " ".join(text.split()).replace("``", "`")
     return docs
 
 

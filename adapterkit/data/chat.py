@@ -149,7 +149,7 @@ class Chat:
                 tokenize=False,
                 add_generation_prompt=opened,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupError) as error:
+        except (jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupError, RecursionError) as error:
             roles = ", ".join(turn["role"] for turn in turns) or "none"
             raise DataError(f"the chat template refuses these turns ({roles}): {error}") from error
         return text

@@ -119,7 +119,12 @@ class Renderer:
         text: str = self.tokenizer.decode(
             list(ids[:end]), skip_special_tokens=True, clean_up_tokenization_spaces=False
         ).strip()
-        return text.removeprefix(self._chat.special.sub("", self._chat.habits.inserted).strip()).strip()
+        return text.removeprefix(self.inserted).strip()
+
+    @cached_property
+    def inserted(self) -> str:
+        """What the template itself writes before an answer, as text."""
+        return self._chat.special.sub("", self._chat.habits.inserted).strip()
 
     @cached_property
     def _chat(self) -> Chat:

@@ -28,7 +28,7 @@ def check_tools(chat: Chat, messages: Sequence[Message], tools: str, text: str) 
     The name of each tool and of each of its parameters must stand there more often than without the tools.
 
     Raises:
-        DataError: Names what is missing.
+        DataError: Names what is missing; or a tool has no name.
     """
     if not tools:
         return
@@ -148,15 +148,16 @@ def _check_parts(message: Message, body: str, index: int) -> None:
 
 def leaves(value: Any) -> Iterator[Any]:
     """Every key and every single value in nested JSON."""
-    if isinstance(value, dict):
-        for key, one in value.items():
-            yield key
-            yield from leaves(one)
-    elif isinstance(value, list):
-        for one in value:
-            yield from leaves(one)
-    else:
-        yield value
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            yield from one
+            left += reversed(one.values())
+        elif isinstance(one, list):
+            left += reversed(one)
+        else:
+            yield one
 
 
 def _forms(value: Any) -> list[str]:
@@ -172,8 +173,10 @@ def _bare(text: str) -> str:
 
 
 def _names(tools: list[Any]) -> Iterator[str]:
-    for tool in tools:
-        function = tool.get("function", tool)
+    for index, tool in enumerate(tools):
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise DataError(f"tools[{index}] has no name")
         yield function["name"]
         parameters = function.get("parameters")
         properties = parameters.get("properties") if isinstance(parameters, dict) else None

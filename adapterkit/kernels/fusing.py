@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Kernel = Callable[..., Any]
 
-__all__ = ["fused"]
+__all__ = ["Trial", "fused", "is_gated", "is_norm", "norm_epsilon"]
 
 logger = logging.getLogger("adapterkit")
 
@@ -44,10 +44,10 @@ def fused(model: nn.Module, bare: Callable[[], Any] = contextlib.nullcontext) ->
             its dropout, of which the backward pass, a resumed run and a run without kernels know nothing.
     """
     with contextlib.ExitStack() as undo:
-        trials: dict[Any, _Trial] = {}
+        trials: dict[Any, Trial] = {}
 
-        def trial(of: Any, name: str) -> _Trial:
-            return trials.setdefault(of, _Trial(name, bare))
+        def trial(of: Any, name: str) -> Trial:
+            return trials.setdefault(of, Trial(name, bare))
 
         for name in sorted({type(module).__module__ for module in model.modules()}):
             if callable(getattr(sys.modules[name], ROTATION, None)):
@@ -61,10 +61,10 @@ def fused(model: nn.Module, bare: Callable[[], Any] = contextlib.nullcontext) ->
         yield
 
 
-class _Trial:
+class Trial:
     """Whether a kernel answers as the model's own code does, which the first call shows."""
 
-    def __init__(self, name: str, bare: Callable[[], Any]) -> None:
+    def __init__(self, name: str, bare: Callable[[], Any] = contextlib.nullcontext) -> None:
         self.name, self._bare = name, bare
         self.passed: bool | None = None
 
@@ -106,7 +106,7 @@ def _parts(value: Any) -> tuple[Tensor, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _choosing(own: Kernel, kernel: Kernel, trial: _Trial) -> Kernel:
+def _choosing(own: Kernel, kernel: Kernel, trial: Trial) -> Kernel:
     """What a module's ``forward`` is in the meantime."""
 
     @functools.wraps(own)
@@ -125,12 +125,25 @@ def _wants_gradient(x: Any) -> bool:
 
 def _kernel_for(module: nn.Module) -> Kernel | None:
     """What may compute the same as the module."""
-    if type(module).__name__.endswith("RMSNorm") and set(module._parameters) == {"weight"}:  # noqa: SLF001
+    if is_norm(module):
         return functools.partial(_rms_norm, module)
+    return functools.partial(_gated, module) if is_gated(module) else None
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether it looks like the norm of a Llama."""
+    return type(module).__name__.endswith("RMSNorm") and set(module._parameters) == {"weight"}  # noqa: SLF001
+
+
+def norm_epsilon(module: Any) -> Any:
+    """What such a norm adds before it divides."""
+    return getattr(module, "variance_epsilon", getattr(module, "eps", None))
+
+
+def is_gated(module: nn.Module) -> bool:
+    """Whether it looks like an MLP whose ``up_proj`` is gated by ``silu``."""
     parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
-    if all(isinstance(part, nn.Module) for part in parts) and _is_silu(getattr(module, "act_fn", None)):
-        return functools.partial(_gated, module)
-    return None
+    return all(isinstance(part, nn.Module) for part in parts) and _is_silu(getattr(module, "act_fn", None))
 
 
 def _is_silu(function: Any) -> bool:
@@ -139,9 +152,8 @@ def _is_silu(function: Any) -> bool:
 
 def _rms_norm(module: Any, x: Tensor) -> Tensor:
     """``x / sqrt(mean(x²) + eps) * weight`` (Zhang and Sennrich 2019, arXiv 1910.07467): torch has a kernel for it."""
-    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     with torch.autocast(x.device.type, enabled=False):  # which would make float32 of what goes in and comes out
-        return functional.rms_norm(x, module.weight.shape, module.weight, epsilon)
+        return functional.rms_norm(x, module.weight.shape, module.weight, norm_epsilon(module))
 
 
 def _gated(module: Any, x: Tensor) -> Any:
@@ -150,7 +162,7 @@ def _gated(module: Any, x: Tensor) -> Any:
 
 
 @contextlib.contextmanager
-def _rotation_of(file: Any, trial: _Trial) -> Iterator[None]:
+def _rotation_of(file: Any, trial: Trial) -> Iterator[None]:
     """Within this block, the models of one of transformers' files turn queries and keys by a kernel where there is a gradient."""
     own = getattr(file, ROTATION)
 

@@ -13,13 +13,14 @@ from torch.nn import functional
 from adapterkit.errors import SelectionError
 from adapterkit.sites import INPUT
 
-from .actions import Action, AddLowRank, Plan, shrink
+from .actions import Action, AddLowRank, Chain, Plan, shrink
+from .stacking import Stacks
 from .tokens import InputAction, prefix_count, virtual_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["MaskedLowRank", "RowAction", "RowPlan", "Rows", "room", "row_plan"]
+__all__ = ["MOST_MASKED_RANK", "MaskedLowRank", "RowAction", "RowPlan", "Rows", "room", "row_plan"]
 
 MOST_MASKED_RANK = 512
 """Beyond this total rank the adapters of a batch are computed one after another, each on its own rows: the stacked product's
@@ -143,25 +144,46 @@ class RowPlan(dict[str, Action]):
         super().__init__(actions)
         self.rows, self.virtual, self.prefix = rows, virtual, prefix
 
+    def including(self, more: Mapping[str, Action]) -> RowPlan:
+        """The same with other actions for some sites."""
+        return RowPlan({**self, **more}, self.rows, self.virtual, self.prefix)
+
     def contexts(self) -> tuple[Any, Any]:
         """Around a part of a forward pass, and around the same part when it is computed again for the backward pass."""
         return contextlib.nullcontext(), contextlib.nullcontext()
 
 
-def row_plan(plans: Sequence[Plan | None], device: torch.device) -> RowPlan:
+def row_plan(
+    plans: Sequence[Plan | None], device: torch.device, stacks: Stacks | None = None, *, together: bool = True
+) -> RowPlan:
     """The plan of a batch whose row ``i`` follows ``plans[i]``; None is the base alone.
 
-    Sites where every action is low-rank are computed as one pair of products, while that is faster.
+    Args:
+        plans: One for each row.
+        device: Where the base is.
+        stacks: What was stacked for batches before; pass the same to all of a series of them.
+        together: Whether the low-rank actions at a site are computed as one pair of products, which is faster while each row has
+            few tokens; else one plan after another.
     """
     rows = Rows(len(plans))
     distinct = {id(plan): plan for plan in plans if plan is not None}
     numbers = {
         key: torch.tensor([i for i, plan in enumerate(plans) if id(plan) == key], device=device) for key in distinct
     }
+    stacks = stacks or Stacks(MOST_MASKED_RANK)
+    columns = stacks.place(list(distinct.values())) if together else {}
+    foreign = _foreign([columns.get(id(plan), ()) for plan in plans]).to(device)
     actions: dict[str, Action] = {}
     for site in {site for plan in distinct.values() for site in plan} - {INPUT}:
-        groups = tuple((numbers[key], plan[site]) for key, plan in distinct.items() if site in plan)
-        actions[site] = _stack(groups, rows) or RowAction(groups, rows)
+        here = {key: plan[site] for key, plan in distinct.items() if site in plan}
+        low = {key for key, action in here.items() if isinstance(action, AddLowRank) and key in columns}
+        steps: list[Action] = []
+        if low:
+            stacked = stacks.at(site, foreign.shape[1])
+            steps.append(MaskedLowRank(stacked, foreign[:, : stacked.rank], rows))
+        if len(low) < len(here):
+            steps.append(RowAction(tuple((numbers[key], one) for key, one in here.items() if key not in low), rows))
+        actions[site] = steps[0] if len(steps) == 1 else Chain(tuple(steps))
     virtual: dict[int, range] = {}
     for key, plan in distinct.items():
         start = sum(map(len, virtual.values()))
@@ -204,20 +226,12 @@ def _joined(tables: Sequence[Tensor], inputs: Sequence[Any], device: torch.devic
     return InputAction(lambda: table, prefix, length)
 
 
-def _stack(groups: Sequence[tuple[Tensor, Action]], rows: Rows) -> MaskedLowRank | None:
-    """The groups as one action; None unless all are low-rank and few enough."""
-    mine = [(numbers, action) for numbers, action in groups if isinstance(action, AddLowRank)]
-    total = sum(action.rank for _, action in mine)
-    if len(mine) < len(groups) or total > MOST_MASKED_RANK:
-        return None
-    foreign = torch.ones(rows.count, total, dtype=torch.bool, device=mine[0][1].down.device)
-    start = 0
-    for numbers, action in mine:
-        foreign[numbers, start : start + action.rank] = False
-        start += action.rank
-    down = torch.cat([action.down for _, action in mine])
-    up = torch.cat([action.up for _, action in mine], dim=1)
-    return MaskedLowRank(AddLowRank(down, up), foreign, rows)
+def _foreign(columns: Sequence[Sequence[int]]) -> Tensor:
+    """``(rows, ranks)``, true where a rank is not of the row's own ``columns``."""
+    mask = torch.ones(len(columns), 1 + max((max(own, default=-1) for own in columns), default=-1), dtype=torch.bool)
+    for row, own in zip(mask, columns, strict=True):
+        row[list(own)] = False
+    return mask
 
 
 def _spread(rows: Tensor, block: int) -> Tensor:

@@ -191,7 +191,7 @@ def peft_config(peft_type: str, config: Any, chosen: Sequence[Site], fixed: Mapp
     """PEFT's configuration for exactly the chosen sites: it is given whole names, and no pattern of a stranger's to try."""
     import dataclasses
 
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
     cls = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type]
     names = [site.name for site in chosen]

@@ -216,7 +216,7 @@ def _encoder(peft_type: str, values: Mapping[str, Any]) -> Any:
     """PEFT's module that makes the prompt; how it starts is for ``initialize`` to say."""
     import dataclasses
 
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
     cls = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type]
     known = {field.name for field in dataclasses.fields(cls)}

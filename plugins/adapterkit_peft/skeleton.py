@@ -55,7 +55,7 @@ def inject(config: Any, sites: Sequence[Site], *, weights: bool, conv1d: bool) -
         weights: Whether PEFT is shown a copy of the base's weights; otherwise zeros that take no memory.
         conv1d: Whether PEFT is shown GPT-2's layers as they are; otherwise as linear ones.
     """
-    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+    from peft import PEFT_TYPE_TO_TUNER_MAPPING
 
     tree = nn.Module()
     for site in sites:

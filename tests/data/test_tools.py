@@ -144,6 +144,30 @@ def test_a_prompt_with_tools_is_refused_where_the_template_writes_none(tokenizer
         Renderer(tokenizer, 512).prompt(Conversation((ASKED,), TOOLS))
 
 
+@pytest.mark.parametrize("tool", [{"type": "function", "function": {}}, {"name": 5}, {"function": 5}, 5])
+def test_a_tool_without_a_name_is_refused(tool):
+    with pytest.raises(DataError, match=r"tools\[0\] has no name|refuses these turns"):
+        Renderer(TOOL_TOKENIZERS["chatml"](), 512).prompt(Conversation((ASKED,), json.dumps([tool])))
+
+
+def test_tools_and_calls_that_are_nested_too_deeply_are_refused():
+    deep = {}
+    for _ in range(900):
+        deep = {"properties": deep}
+    renderer = Renderer(TOOL_TOKENIZERS["chatml"](), 512)
+    tools = json.dumps([{"type": "function", "function": {"name": "f", "parameters": deep}}])
+    for record in (Conversation((ASKED,), tools), Conversation((ASKED, calling(call(a=deep), train=False)), TOOLS)):
+        with pytest.raises(DataError, match="recursion"):
+            renderer.prompt(record)
+
+
+def test_what_a_call_holds_is_found_however_deep_it_is():
+    deep = 1
+    for _ in range(5000):
+        deep = {"a": [deep]}
+    assert list(tools.leaves({"x": deep, "y": [2, {"z": 3}]})) == ["x", "y", *["a"] * 5000, 1, 2, "z", 3]
+
+
 def test_rows_that_this_template_cannot_write_are_left_out_with_the_reason(tokenizer, registry):
     talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     rows = [{"messages": talk, "tools": "[]"}, {"messages": talk, "tools": TOOLS}]

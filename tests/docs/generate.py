@@ -14,14 +14,19 @@ import types
 from importlib import import_module
 from pathlib import Path
 from typing import Literal, Union, get_args, get_origin, get_type_hints
+from unittest import mock
 
 import attrs
+from prometheus_client.metrics import MetricWrapperBase
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from adapterkit import errors
 from adapterkit.cli.options import field_docs
 from adapterkit.merging.strategy import FILLED
+from adapterkit.serving.http.app import ROUTES
+from adapterkit.serving.http.errors import KINDS as STATUSES
+from adapterkit.serving.metrics import Metrics
 from adapterkit.testing import CHECKS
 from adapterkit.testing.hub import KINDS as FAULTS
 from adapterkit_merges import adapterkit_merge_strategies
@@ -35,6 +40,9 @@ OPTIONS = {
     "EvaluateOptions": "adapterkit.evaluation",
     "AuditOptions": "adapterkit.audit",
     "BlendOptions": "adapterkit.blending",
+    "EngineOptions": "adapterkit.serving",
+    "AskOptions": "adapterkit.serving",
+    "Settings": "adapterkit.serving.http",
 }
 QUICKSTART = ROOT / "examples" / "quickstart.py"
 _PART = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -52,9 +60,12 @@ def _part(name):
         "errors": _error_tree,
         "checks": _checks,
         "faults": _faults,
+        "http errors": _http_errors,
         "merge strategies": _merge_strategies,
+        "metrics": _metrics,
         "peft methods": _peft_methods,
         "peft refusals": _peft_refusals,
+        "routes": _routes,
     }
     return whole[name]() if name in whole else options_table(getattr(import_module(OPTIONS[name]), name))
 
@@ -132,6 +143,39 @@ def _merge_strategies():
         lines.append(
             f"| `{record.name}`{' (exact)' if record.exact else ''} | {record.summary} | {options} | {links} |"
         )
+    return "\n".join(lines) + "\n"
+
+
+def _routes():
+    """Every route: who may call it, and what it does."""
+    lines = ["| route | who | what it does |", "|---|---|---|"]
+    for access, method, path, endpoint in ROUTES:
+        if path.startswith("/page/"):  # the files of the page at /
+            continue
+        about = "The page." if path == "/" else inspect.getdoc(endpoint).partition("\n")[0].replace("``", "`")
+        lines.append(f"| `{method} {path.replace(':path', '')}` | {access} | {about} |")
+    return "\n".join(lines) + "\n"
+
+
+def _http_errors():
+    """What an error is over HTTP."""
+    lines = ["| error | status | `type` | `code` |", "|---|---|---|---|"]
+    for kind, status, type_, code in STATUSES:
+        lines.append(f"| `{kind.__name__}` | {status} | `{type_}` | {f'`{code}`' if code else ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def _metrics():
+    """Every figure for Prometheus."""
+    metrics = Metrics()
+    kept = [one for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)]
+    figures = [(one._name, one._type, one._labelnames, one._documentation) for one in kept]
+    metrics.observe(mock.MagicMock())
+    figures += [(one.name, one.type, one._labelnames, one.documentation) for one in metrics.now()]
+    lines = ["| figure | kind | labels | what it is |", "|---|---|---|---|"]
+    for name, kind, labels, about in sorted(figures):
+        whole = f"{name}_total" if kind == "counter" else name
+        lines.append(f"| `{whole}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {about} |")
     return "\n".join(lines) + "\n"
 
 

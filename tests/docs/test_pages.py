@@ -10,7 +10,7 @@ from tests.docs.pages import DOCS, README, ROOT, blocks, pages
 from tests.docs.running import Page, own_environment
 from tests.support import code_lines
 
-SLOW = ()
+SLOW = ("docs/how-to/publish-an-adapter.md",)
 """Pages that take longer than half a minute."""
 
 

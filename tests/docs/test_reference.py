@@ -7,7 +7,9 @@ import attrs
 import pytest
 
 import adapterkit
-from adapterkit import effects, errors, hooks
+from adapterkit import effects, errors, hooks, serving
+from adapterkit.serving import http
+from adapterkit.serving.http.prompts import ChatAsked, CompletionAsked
 from tests.docs.pages import DOCS, README, ROOT, anchors, blocks, headings, links
 
 REFERENCE = DOCS / "reference"
@@ -118,6 +120,18 @@ def test_every_public_name_is_in_the_reference():
     assert not unmentioned(adapterkit.__all__, text)
 
 
+def test_every_public_name_for_serving_is_in_the_reference():
+    text = (REFERENCE / "python.md").read_text(encoding="utf-8")
+    told = [name for name, value in vars(serving.Watcher).items() if inspect.isfunction(value)]
+    assert not unmentioned([*serving.__all__, *http.__all__, *told], text)
+
+
+def test_the_page_on_serving_has_every_parameter_of_a_request():
+    page = (REFERENCE / "serving.md").read_text(encoding="utf-8")
+    table = page.partition("\n## Requests\n")[2].partition("\n## ")[0]
+    assert not unmentioned({*ChatAsked.model_fields, *CompletionAsked.model_fields}, table)
+
+
 def test_the_tree_of_errors_has_every_error():
     text = (REFERENCE / "errors.md").read_text(encoding="utf-8")
     assert not unmentioned([name for name in errors.__all__ if name.endswith("Error")], text)
@@ -128,6 +142,16 @@ def test_the_page_on_files_has_every_field_of_the_manifest():
 
     text = (REFERENCE / "files.md").read_text(encoding="utf-8")
     assert not [field.name for field in attrs.fields(_Layout) if f"| `{field.name}` |" not in text]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_page_on_several_machines_has_every_option():
+    pytest.importorskip("ray")
+    from adapterkit.serving.ray import RayOptions
+
+    text = (DOCS / "how-to" / "serve-on-several-machines.md").read_text(encoding="utf-8")
+    rows = "".join(line.partition("|")[2].partition("|")[0] for line in text.splitlines() if line.startswith("| `"))
+    assert not [field.name for field in attrs.fields(RayOptions) if f"`{field.name}`" not in rows]
 
 
 @pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))

@@ -148,16 +148,16 @@ def test_one_candidate_is_the_greedy_answer(base):
     ids=["plain", "sharper", "five"],
 )
 def test_samples_are_distributed_as_the_model_says(options, kept):
-    from adapterkit.generation import GenerateOptions, _processors
+    from adapterkit.generation import GenerateOptions, processors
 
     logits = torch.randn(97, generator=torch.Generator().manual_seed(0)) * 2
     want = torch.softmax(
         (logits / options["temperature"]).masked_fill(logits < logits.topk(kept).values[-1], -torch.inf), -1
     )
     draws = 20_000
-    processors = _processors(GenerateOptions(seed=11, **options), range(draws), torch.device("cpu"))
+    chosen = processors(GenerateOptions(**options), seed=11, rows=range(draws), device=torch.device("cpu"))
     counts = torch.zeros(97)
-    scores = processors(torch.zeros(draws, 1, dtype=torch.long), logits.expand(draws, -1))
+    scores = chosen(torch.zeros(draws, 1, dtype=torch.long), logits.expand(draws, -1))
     counts += torch.bincount(scores.argmax(-1), minlength=97)
     assert counts[want == 0].sum() == 0
     likely = want * draws >= 5  # chi-square is no good for rarer ones: they are one class together

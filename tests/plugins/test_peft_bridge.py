@@ -283,3 +283,21 @@ def test_a_soft_prompt_starts_from_words(peft_type, start):
 def test_two_registries_have_their_own_methods():
     assert Registry().method("peft:vera") is not default_registry().method("peft:vera")
     assert OPTIONS.keys() <= {*WORKING}
+
+
+RACE = """
+import sys, threading, time
+from adapterkit_peft.catalogue import KINDS
+from adapterkit_peft.method import PeftMethod, peft_config
+method = PeftMethod.of("IA3")
+threading.Thread(target=lambda: __import__("peft")).start()
+while "peft.mapping" not in sys.modules:
+    time.sleep(0.0005)
+print(type(peft_config("IA3", method.config(), [], {})).__name__)
+"""
+
+
+def test_a_method_waits_until_another_thread_has_imported_peft():
+    """Its tables of methods are filled while it is imported."""
+    done = subprocess.run([sys.executable, "-c", RACE], capture_output=True, text=True, check=False)
+    assert done.stdout == "IA3Config\n", done.stderr

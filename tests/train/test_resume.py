@@ -85,7 +85,7 @@ def check_killed(outcomes):
 
 
 def test_a_killed_run_is_resumed_to_the_bit():
-    check_killed(killed(4, seed=1))
+    check_killed(killed(2, seed=1))
 
 
 @pytest.mark.slow
