@@ -127,7 +127,8 @@ def _server() -> Any:
         ConfigError: It is not installed.
     """
     try:
-        from adapterkit.serving.http import Settings, check_port, run
+        from adapterkit.serving.http import Settings, run
+        from adapterkit.serving.http.running import check_port
         from adapterkit.serving.telemetry import telemetry
     except ImportError as error:
         raise ConfigError("serve does not fit", [f"{error}: pip install 'adapterkit[serve]'"]) from error

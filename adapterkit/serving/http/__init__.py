@@ -2,7 +2,7 @@
 
 from .app import create_app
 from .keys import Keys
-from .running import Server, check_port, listening, run
+from .running import Server, listening, run
 from .settings import Settings
 
-__all__ = ["Keys", "Server", "Settings", "check_port", "create_app", "listening", "run"]
+__all__ = ["Keys", "Server", "Settings", "create_app", "listening", "run"]
