@@ -1,7 +1,6 @@
 """The page at ``/``, opened and used as somebody in front of it does."""
 
 import re
-import time
 from contextlib import contextmanager
 
 import httpx
@@ -72,10 +71,3 @@ def answer_of(url, model, most=12, key=""):
 
 def row(page, name):
     return page.locator("#list li", has=page.get_by_role("checkbox", name=name, exact=True))
-
-
-def until(is_so):
-    end = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.02)

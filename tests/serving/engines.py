@@ -20,6 +20,14 @@ PATIENT = 30
 CLOSE = 1e-4
 
 
+def until(holds, seconds=PATIENT, pause=0.01):
+    """Wait for what another thread or process makes so, and tells nobody."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it has not come about"
+        time.sleep(pause)
+
+
 # -- a stranger's method, which acts through its own layers -----------------------------------------------------------
 
 
@@ -178,9 +186,7 @@ def held(engine):
 
 def settle(engine):
     """Wait until nothing is under way, and see that nothing is held: no page, no adapter."""
-    deadline = time.monotonic() + PATIENT
-    while (engine.stats().running or engine.stats().waiting) and time.monotonic() < deadline:
-        time.sleep(0.002)
+    until(lambda: not (engine.stats().running or engine.stats().waiting), pause=0.002)
     stats = engine.stats()
     assert (stats.running, stats.waiting, stats.kv_pages_used) == (0, 0, 0)
     assert not stats.waiting_by_name

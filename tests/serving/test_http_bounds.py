@@ -18,6 +18,7 @@ from adapterkit.serving.http.prompts import ChatAsked, CompletionAsked
 from adapterkit.serving.http.readers import THREADS
 from adapterkit.serving.stepping.constraints import MOST_SCHEMA
 
+from .engines import until
 from .http_server import client_of, engine_of, listening
 
 TURN = {"role": "user", "content": "x"}
@@ -51,13 +52,6 @@ def engine(example_base):
 def client(engine):
     with client_of(engine) as client:
         yield client
-
-
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it has not come about"
-        time.sleep(0.01)
 
 
 def metrics_of(client):

@@ -14,6 +14,7 @@ from adapterkit.serving import Answer, Choice, Piece, Usage
 from adapterkit.serving.http import create_app
 from adapterkit.serving.http.logs import JsonLines
 
+from .engines import until
 from .http_server import KEYS, USER, as_who, client_of, engine_of, listening
 
 CHAT = {"model": "cards", "messages": [{"role": "user", "content": "x"}], "temperature": 0}
@@ -24,13 +25,6 @@ SECRET = "Xylophone"
 def engine(example_base):
     with engine_of(example_base, max_batch=1, max_queue=2) as engine:
         yield engine
-
-
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it has not come about"
-        time.sleep(0.01)
 
 
 def ask_and_leave(url, body, *, after):

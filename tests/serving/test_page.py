@@ -8,7 +8,7 @@ from adapterkit.serving import Engine
 from adapterkit.serving.http.page import ASSETS
 from tests.support import make_adapter
 
-from .browsing import until
+from .engines import until
 from .http_server import ADMIN, KEYS, USER, as_who, client_of, engine_of
 
 

@@ -13,7 +13,8 @@ from adapterkit.serving.http import Keys
 from adapterkit.serving.metrics import Metrics
 from tests.support import make_adapter
 
-from .browsing import PROMPT, answer_of, ask, choose, column, opened, row, text_of, until, wait_for_answers
+from .browsing import PROMPT, answer_of, ask, choose, column, opened, row, text_of, wait_for_answers
+from .engines import until
 from .http_server import ADMIN, KEYS, USER, engine_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -25,6 +25,7 @@ from adapterkit.serving import Engine
 from adapterkit.serving.http import Keys, Settings
 from tests.support import EXAMPLE_BASE, make_adapter
 
+from .engines import until
 from .http_server import ADMIN, USER, as_who
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -215,7 +216,7 @@ def who_leaves_is_not_answered(client):
     body = {**ASKED, "model": "cards-4", "max_tokens": 400, "stream": True}
     with client.stream("POST", "/v1/completions", json=body) as response:
         next(response.iter_lines())
-    until(lambda: sum(figures(client, "adapterkit_running").values()) == 0)
+    until(lambda: sum(figures(client, "adapterkit_running").values()) == 0, pause=0.2)
     cancelled = figures(client, "adapterkit_requests_total", adapter="cards-4", outcome="cancelled")
     assert sum(cancelled.values()) == 1
 
@@ -228,7 +229,7 @@ def the_service_goes_on_without_a_replica(url):
     for _ in range(3):  # the client asks again where it is told to, as it does by default
         for name in NAMES:
             assert client.completions.create(model=name, **ASKED).choices[0].finish_reason == "length"
-    until(lambda: len(replicas()) == 2 and replicas() != before, seconds=90)
+    until(lambda: len(replicas()) == 2 and replicas() != before, seconds=90, pause=0.2)
 
 
 def what_is_under_way_is_finished(client):
@@ -282,10 +283,3 @@ def replicas():
             if "ServeReplica:adapterkit:Replica" in " ".join(process.cmdline()):
                 found.add(process.pid)
     return found
-
-
-def until(is_so, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.2)

@@ -16,11 +16,10 @@ from adapterkit.runtime import plan_bytes, plan_tensors
 from adapterkit.serving.residency import Residency, claims
 from adapterkit.serving.watching import Watcher
 from adapterkit.testing import tiny_gpt2, tiny_llama
+from tests.serving.engines import PATIENT, until
 from tests.support import make_adapter
 
 GIB = 1 << 30
-PATIENT = 20
-"""Seconds after which a test gives up."""
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +91,9 @@ class Holding:
 
     def take(self, *digests):
         """As the engine does: asks, and asks again when it is told to."""
-        until = time.monotonic() + PATIENT
+        end = time.monotonic() + PATIENT
         while (taken := self.residency.take(digests)) is None:
-            assert self.news.wait(until - time.monotonic()), "nobody said that it is ready"
+            assert self.news.wait(end - time.monotonic()), "nobody said that it is ready"
             self.news.clear()
         return taken
 
@@ -111,14 +110,7 @@ class Holding:
     def settle(self):
         """Wait until no load is under way, and nothing is on its way to the device."""
         ledger = self.residency._ledger
-        _until(lambda: not ledger._fetching and not ledger._device._reserved)
-
-
-def _until(holds):
-    until = time.monotonic() + PATIENT
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.001)
+        until(lambda: not ledger._fetching and not ledger._device._reserved)
 
 
 @pytest.fixture
@@ -250,7 +242,7 @@ def test_where_everything_is_held_a_take_waits_until_something_is_given_back(hol
     first, second, third = held.names[:3]
     held.take(first, second)
     assert held.residency.take([third]) is None
-    _until(lambda: third in held.tier("host"))
+    until(lambda: third in held.tier("host"))
     assert held.residency.take([third]) is None
     held.residency.give([first])
     held.take(third)
@@ -280,7 +272,7 @@ def test_nobody_overtakes_a_request_that_waits_for_room(hold, adapters, size):
     held.residency.drop(held.names[5])  # what it takes is known from here on
     held.take(*held.names[:2])
     assert held.residency.take(held.names[2:5]) is None  # room for two is free, and three are wanted
-    _until(lambda: len(held.tier("host")) == 5)
+    until(lambda: len(held.tier("host")) == 5)
     assert held.residency.take(held.names[5:6]) is None
     held.settle()
     assert held.tier("device") == held.names[:2]
@@ -294,14 +286,14 @@ def test_who_wants_two_each_never_block_one_another(hold, adapters, size):
     held = hold(adapters, device=2 * size)
     pairs = [tuple(held.names[:2]), tuple(held.names[2:4])]
     left = set(pairs)
-    until = time.monotonic() + PATIENT
+    end = time.monotonic() + PATIENT
     while left:
         for pair in pairs:
             if pair in left and held.residency.take(pair):
                 held.residency.give(pair)
                 left.discard(pair)
         if left:
-            assert held.news.wait(until - time.monotonic())
+            assert held.news.wait(end - time.monotonic())
             held.news.clear()
 
 
@@ -311,10 +303,10 @@ def test_overlapping_pairs_from_many_threads_are_all_served(hold, adapters, size
     pairs = [tuple(draw.sample(held.names, 2)) for _ in range(24)]
 
     def serve(mine):
-        until = time.monotonic() + PATIENT
+        end = time.monotonic() + PATIENT
         for pair in mine:
             while held.residency.take(pair) is None:
-                assert time.monotonic() < until
+                assert time.monotonic() < end
                 time.sleep(0.0005)
             held.residency.give(pair)
 
@@ -326,7 +318,7 @@ def test_room_kept_for_a_request_that_was_given_up_is_free_again(hold, adapters,
     monkeypatch.setattr(claims, "PATIENCE", 0.05)
     held = hold(adapters, device=2 * size)
     assert held.residency.take(held.names[:2]) is None  # and never comes back
-    _until(lambda: len(held.tier("device")) == 2)
+    until(lambda: len(held.tier("device")) == 2)
     held.news.clear()
     held.take(*held.names[2:4])  # which waits to be told, and for nothing else
 
@@ -387,7 +379,7 @@ def test_budgets_hold_and_the_account_is_true_whatever_happens(hold, adapters, l
         assert sum(found.bytes for found in device.values()) <= 6 * size
         assert sum(found.bytes for found in now if found.tier == "host") <= 5 * size
     held.settle()
-    _until(lambda: held.seen.tiers["device"] == held.used("device") and held.seen.tiers["host"] == held.used("host"))
+    until(lambda: held.seen.tiers["device"] == held.used("device") and held.seen.tiers["host"] == held.used("host"))
     assert held.residency._ledger._device.used == held.used("device")
 
 
@@ -528,7 +520,7 @@ def test_a_failure_holds_on_to_nothing_that_was_made(hold, adapters, size):
 
     held.residency._fetch = fetch
     assert held.residency.take(held.names[:1]) is None
-    _until(lambda: held.residency._ledger._errors)
+    until(lambda: held.residency._ledger._errors)
     assert gone[0].expired()
 
 
@@ -559,7 +551,7 @@ def test_one_of_several_that_fails_is_told_and_the_others_are_kept(hold, adapter
 def test_what_was_fetched_ahead_is_there_when_it_is_asked_for(hold, adapters, size):
     held = hold(adapters, device=3 * size)
     held.residency.prefetch(held.names[:3])
-    _until(lambda: len(held.tier("device")) == 3)
+    until(lambda: len(held.tier("device")) == 3)
     assert held.residency.take(held.names[:3])
 
 
@@ -567,7 +559,7 @@ def test_fetching_ahead_takes_nothing_from_who_uses_it_and_ends_on_the_host(hold
     held = hold(adapters, device=2 * size)
     held.take(*held.names[:2])
     held.residency.prefetch(held.names[2:4])
-    _until(lambda: len(held.tier("host")) == 4)
+    until(lambda: len(held.tier("host")) == 4)
     held.settle()
     assert held.tier("device") == held.names[:2]
 
@@ -592,7 +584,7 @@ def test_a_pin_sleeps_until_something_has_happened(hold, adapters, size):
     held.shelf.open.clear()
     pin = threading.Thread(target=held.residency.pin, args=held.names[:1])
     pin.start()
-    _until(lambda: asked)
+    until(lambda: asked)
     time.sleep(0.05)
     held.shelf.open.set()
     pin.join(PATIENT)
@@ -651,7 +643,7 @@ def test_what_is_dropped_on_its_way_is_not_kept(hold, adapters, size, monkeypatc
     held.residency.prefetch(held.names[:1])
     held.residency.drop(held.names[0])
     held.shelf.open.set()
-    _until(lambda: ("evicted", held.names[0], "device") in held.seen.told or not held.residency._ledger._dropped)
+    until(lambda: ("evicted", held.names[0], "device") in held.seen.told or not held.residency._ledger._dropped)
     assert held.residency.held() == []
 
 
